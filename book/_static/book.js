@@ -1,0 +1,19 @@
+// An equation too wide for the screen scrolls inside its box (book.css); this lets the keyboard reach the box.
+
+(() => {
+  "use strict";
+
+  function reachWideEquations() {
+    for (const box of document.querySelectorAll("div.math, div.math mjx-container")) {
+      const isWide = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";
+      if (isWide) box.setAttribute("tabindex", "0");
+      else box.removeAttribute("tabindex");
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", async () => {
+    await window.MathJax?.startup?.promise;
+    reachWideEquations();
+    window.addEventListener("resize", reachWideEquations);
+  });
+})();

@@ -1,0 +1,94 @@
+// Mounts the book's widgets on the built site, over http and from a folder (file://) alike.
+//
+// A widget writes into the page
+//   <div class="edu-widget" data-widget="NAME">
+//     <script type="application/json" class="edu-state">its state, as JSON</script>
+//     <script type="text/plain" class="edu-module">its ES module, UTF-8 in base64</script>
+//     <div class="edu-static">a figure: shown without JavaScript, on an error, and in print</div>
+//   </div>
+// The module is an anywidget front end, `export default { render({ model, el }) }`, the same that JupyterLab
+// loads. Here `model` is the small stand-in below: there is no Python behind a page.
+
+(() => {
+  "use strict";
+
+  const modules = new Map(); // base64 text -> promise of the module: equal modules are imported once
+
+  function importModule(base64) {
+    if (!modules.has(base64)) {
+      const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+      const url = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
+      modules.set(base64, import(url).finally(() => URL.revokeObjectURL(url)));
+    }
+    return modules.get(base64);
+  }
+
+  /** The part of anywidget's model that a page can offer: state, and news of its changes. */
+  class Model {
+    #state;
+    #listeners = new Map();
+
+    constructor(state) {
+      this.#state = { ...state };
+    }
+
+    get(name) {
+      return this.#state[name];
+    }
+
+    set(name, value) {
+      if (typeof name === "object") {
+        for (const [key, each] of Object.entries(name)) this.set(key, each);
+        return;
+      }
+      if (Object.is(this.#state[name], value)) return;
+      this.#state[name] = value;
+      this.#emit(`change:${name}`, this, value); // the arguments that JupyterLab's model passes
+      this.#emit("change", this);
+    }
+
+    on(event, listener) {
+      if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
+      this.#listeners.get(event).add(listener);
+    }
+
+    off(event, listener) {
+      if (event === undefined || event === null) this.#listeners.clear();
+      else if (listener === undefined || listener === null) this.#listeners.delete(event);
+      else this.#listeners.get(event)?.delete(listener);
+    }
+
+    save_changes() {} // nobody to save to
+    send() {}
+
+    #emit(event, ...values) {
+      for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(...values);
+    }
+  }
+
+  async function mount(host) {
+    const live = document.createElement("div");
+    live.className = "edu-live";
+    try {
+      const state = JSON.parse(host.querySelector("script.edu-state").textContent);
+      const module = await importModule(host.querySelector("script.edu-module").textContent.trim());
+      host.append(live); // before render: a widget may measure its width
+      const model = new Model(state);
+      await module.default.initialize?.({ model });
+      await module.default.render({ model, el: live });
+      host.dataset.mounted = "true"; // the style sheet now hides the static figure on screen
+    } catch (error) {
+      live.remove();
+      const note = document.createElement("p");
+      note.className = "edu-error";
+      note.setAttribute("role", "status");
+      note.textContent = `This interactive figure could not start (${error.message}). The picture shows its initial state.`;
+      host.append(note);
+      host.dataset.mounted = "false";
+    }
+  }
+
+  const mountAll = () => document.querySelectorAll("div.edu-widget:not([data-mounted])").forEach(mount);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", mountAll);
+  else mountAll();
+})();

@@ -1,0 +1,294 @@
+"""The command line: `python -m diffusion_edu train | sample | evaluate | train-classifier`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_edu import checkpoints, data, metrics, samplers, training
+from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.guidance import classifier_free
+from diffusion_edu.networks import Classifier, UNet
+from diffusion_edu.schedules import SCHEDULES, make_schedule, time_grid
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
+SAMPLERS = {
+    "ancestral": samplers.ancestral,
+    "ddim": samplers.ddim,
+    "euler-maruyama": samplers.euler_maruyama,
+    "heun": samplers.probability_flow,
+}
+NEEDS_GENERATOR = ("ancestral", "ddim", "euler-maruyama")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    main = argparse.ArgumentParser(prog="python -m diffusion_edu", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser("train", help="train a U-Net; continues where an earlier run in --out stopped")
+    train.add_argument("--dataset", default="mnist", help="mnist, fashion-mnist or cifar10")
+    train.add_argument("--out", type=Path, required=True, help="folder for checkpoint, loss curve and sample grid")
+    train.add_argument("--steps", type=int, help="optimizer steps (default 4000)")
+    train.add_argument("--minutes", type=float, help="instead of --steps: as many as fit, measured at the start")
+    train.add_argument("--images", type=int, help="train on the first so many images only")
+    train.add_argument("--batch", type=int, default=64)
+    train.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    train.add_argument("--channels", type=int, nargs="+", help="width of each resolution (default 16 48 96)")
+    train.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
+    train.add_argument("--target", default="v", help="eps, x0, v or score")
+    train.add_argument("--p-null", type=float, default=0.1)
+    train.add_argument("--save-every", type=int, default=100, help="steps between two saved states")
+    train.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    train.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile (default: on a GPU)")
+
+    sample = commands.add_parser("sample", help="draw a grid of images from a checkpoint")
+    sample.add_argument("--out", type=Path, default=Path("grid.png"))
+    sample.add_argument("--rows", type=int, default=4, help="images of each class")
+
+    evaluate = commands.add_parser("evaluate", help="measure a checkpoint's samples and write the figures into its manifest")
+    evaluate.add_argument("--samples", type=int, default=10_000)
+    for command in (sample, evaluate):
+        command.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
+        command.add_argument("--sampler", default="ddim", choices=list(SAMPLERS))
+        command.add_argument("--steps", type=int, default=25)
+        command.add_argument("--w", type=float, default=1.0, help="guidance weight; 1 is plain conditional")
+
+    classifier = commands.add_parser("train-classifier", help="train the MNIST classifier that judges samples")
+    classifier.add_argument("--out", type=Path, required=True)
+    classifier.add_argument("--epochs", type=int, default=10)
+    for command in (train, sample, evaluate, classifier):
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--threads", type=int, help="CPU threads")
+        command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
+    return main
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, "auto" for the best there is. Raises ValueError when it is unknown or absent."""
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if name == "auto":
+        return torch.device(available[0])
+    if name.split(":")[0] not in available:
+        raise ValueError(f"unknown or absent device {name!r}; here: {', '.join(available)}")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; here: {', '.join(available)}") from None
+
+
+def find_precision(name: str, device: torch.device) -> str:
+    """"bfloat16" where the device computes in it, "float32" elsewhere, unless asked for by name."""
+    if name != "auto":
+        return name
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def train_config(options: argparse.Namespace, device: torch.device) -> training.TrainConfig:
+    """The configuration that the options ask for, with the default number of steps."""
+    return training.TrainConfig(
+        steps=training.TrainConfig.steps if options.steps is None else options.steps,
+        batch=options.batch,
+        rate=options.rate,
+        p_null=options.p_null,
+        seed=options.seed,
+        precision=find_precision(options.precision, device),
+        compile=device.type == "cuda" if options.compile is None else options.compile,
+        save_every=options.save_every,
+    )
+
+
+def steps_in(minutes: float, run: training.Run, images: Tensor, labels: Tensor) -> int:
+    """How many training steps fit into so many minutes, by the median of ten steps of a throw-away copy."""
+    trial, times = training.Run(run.denoiser, run.config), []
+    before = {k: v.clone() for k, v in run.denoiser.state_dict().items()}
+    for _ in range(13):
+        started = perf_counter()
+        float(training.train_step(trial, images, labels))
+        times.append(perf_counter() - started)
+    run.denoiser.load_state_dict(before)
+    return max(100, math.floor(60 * minutes / sorted(times[3:])[5]))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a U-Net, show progress, and leave checkpoint, state, loss curve and sample grid in --out."""
+    device = find_device(options.device)
+    dataset = data.load(options.dataset, "train")
+    images, labels = (part[: options.images].to(device) for part in (dataset.images, dataset.labels))
+    channels = tuple(options.channels or (16, 48, 96))
+    network = {"in_channels": images.shape[1], "channels": channels, "num_classes": dataset.num_classes}
+    schedule = make_schedule(options.schedule)
+    torch.manual_seed(options.seed)  # the weights' first values
+    denoiser = Denoiser(UNet(**network), schedule, options.target).to(device)
+    checkpoints.write_atomically(options.out / ".writable", b"")  # better now than after hours
+    (options.out / ".writable").unlink()
+
+    config, state = train_config(options, device), options.out / "state.safetensors"
+    run = training.Run(denoiser, config)
+    if options.minutes and state.exists():
+        config = replace(config, steps=training.saved_steps(state))
+    elif options.minutes:
+        config = replace(config, steps=steps_in(options.minutes, run, images, labels))
+    run = training.Run(denoiser, config)
+
+    with tqdm(total=config.steps, unit="step", desc=f"{options.dataset} on {device}") as progress:
+        for record in training.fit(run, images, labels, state):
+            progress.update(record.step - progress.n)
+            progress.set_postfix(loss=f"{record.loss:.4f}")
+    shape, digest = list(images.shape[1:]), dataset.sha256
+    facts = {
+        "dataset": {"name": dataset.name, "split": "train", "images": len(images), "shape": shape, "sha256": digest},
+        "training": asdict(config) | {"device": str(device), "threads": torch.get_num_threads()},
+    }
+    finish(run, options.out, network, facts)
+
+
+def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write a finished run's averaged weights, manifest, log, loss curve and sample grid to `out`."""
+    from diffusion_edu import plotting
+
+    tail = [record.loss for record in run.log][-max(1, len(run.log) // 20) :]
+    checkpoints.save(
+        out,
+        run.ema.net,
+        {"class": "UNet", "arguments": network},
+        schedule=checkpoints.describe_schedule(run.denoiser.schedule),
+        target=run.denoiser.target,
+        clip=[-1, 1],
+        **facts,
+        wall_seconds=run.seconds,
+        final_loss=sum(tail) / len(tail),
+        metrics=[],
+    )
+    rows = [f"{r.step},{r.loss:.6g},{r.rate:.6g},{r.seconds:.1f}" for r in run.log]
+    checkpoints.write_atomically(out / "log.csv", "\n".join(["step,loss,rate,seconds", *rows, ""]).encode())
+    plotting.save_loss_curve(out / "loss.png", run.log)
+    denoiser = checkpoints.load(out, next(run.ema.parameters()).device)
+    plotting.save_image_grid(out / "samples.png", draw(denoiser, classes(denoiser, 4), "ddim", 25, 1.0, 0), columns=4)
+    print(f"wrote {out}/model.safetensors, manifest.json, log.csv, loss.png and samples.png")
+
+
+def classes(denoiser: Denoiser, each: int) -> Tensor:
+    """Labels 0 0 0 ... 1 1 1 ..., `each` of every class."""
+    return torch.arange(denoiser.net.num_classes).repeat_interleave(each)
+
+
+def draw(denoiser: Denoiser, y: Tensor, sampler: str, steps: int, w: float, seed: int, batch: int = 250) -> Tensor:
+    """One image for each label, float in [-1, 1]; the same ones for the same arguments."""
+    device, shape = next(denoiser.parameters()).device, denoiser.manifest["dataset"]["shape"]
+    generator = torch.Generator().manual_seed(seed)
+    ts = time_grid(denoiser.schedule, steps)
+    guided = classifier_free(denoiser, w)
+    parts = []
+    for labels in tqdm(y.to(device).split(batch), unit="batch", disable=len(y) <= batch):
+        noise = torch.randn(len(labels), *shape, generator=generator).to(device)
+        arguments = {"y": labels} | ({"generator": generator} if sampler in NEEDS_GENERATOR else {})
+        parts.append(samplers.sample(SAMPLERS[sampler](guided, noise, ts, **arguments)).cpu())
+    return torch.cat(parts)
+
+
+def evaluations(sampler: str, steps: int) -> int:
+    """Network evaluations of one image; with w other than 1, each costs twice."""
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw a grid, one column for each class, and save it as a picture."""
+    from diffusion_edu import plotting
+
+    denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
+    y = torch.arange(denoiser.net.num_classes).repeat(options.rows)
+    images = draw(denoiser, y, options.sampler, options.steps, options.w, options.seed)
+    plotting.save_image_grid(options.out, images, columns=denoiser.net.num_classes)
+    print(f"wrote {options.out}: {len(images)} images, {options.sampler}, {options.steps} steps, w = {options.w:g}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure samples and add the figures to the checkpoint's manifest, replacing those of the same settings."""
+    denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
+    if options.samples < 10:
+        raise ValueError(f"--samples must be at least 10, got {options.samples}")
+    name = denoiser.manifest["dataset"]["name"]
+    if name != "mnist":
+        raise ValueError(f"samples are judged by the MNIST classifier; this checkpoint was trained on {name}")
+    classifier, judge_manifest = checkpoints.load_network(CHECKPOINTS / "mnist-classifier")
+    y = torch.arange(options.samples) % denoiser.net.num_classes
+    started = perf_counter()
+    x = draw(denoiser, y, options.sampler, options.steps, options.w, options.seed)
+    settings = {"sampler": options.sampler, "steps": options.steps, "w": options.w, "seed": options.seed}
+    measured = settings | {
+        "evaluations": evaluations(options.sampler, options.steps),
+        **metrics.measure_samples(classifier, x, y, data.load(name, "train"), data.load(name, "test")),
+        "seconds": perf_counter() - started,
+        "classifier": judge_manifest["sha256"],
+    }
+    manifest = checkpoints.read_manifest(options.checkpoint)
+    others = [m for m in manifest["metrics"] if any(m[k] != v for k, v in (settings | {"samples": len(x)}).items())]
+    checkpoints.write_json(options.checkpoint / "manifest.json", manifest | {"metrics": [*others, measured]})
+    print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
+
+
+def train_classifier(options: argparse.Namespace) -> None:
+    """Train the MNIST classifier and write it with its measured test accuracy."""
+    train_set, test_set = data.load("mnist", "train"), data.load("mnist", "test")
+    torch.manual_seed(options.seed)
+    net, started = Classifier(), perf_counter()
+    for epoch, loss in training.fit_classifier(net, train_set.images, train_set.labels, options.epochs, seed=options.seed):
+        print(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
+    _, seen = metrics.judge(net.eval(), data.to_float(test_set.images))
+    checkpoints.save(
+        options.out,
+        net,
+        {"class": "Classifier", "arguments": {}},
+        dataset={"name": "mnist", "split": "train", "images": len(train_set), "sha256": train_set.sha256},
+        training={"epochs": options.epochs, "seed": options.seed, "threads": torch.get_num_threads()},
+        wall_seconds=perf_counter() - started,
+        test_accuracy=float((seen == test_set.labels).double().mean()),
+        test_images=len(test_set),
+    )
+    print((options.out / "manifest.json").read_text())
+
+
+def check_positive(options: argparse.Namespace) -> None:
+    """Raise ValueError for a count or a duration that is not above 0."""
+    for name in ("steps", "minutes", "images", "batch", "rows", "samples", "epochs", "threads"):
+        value = getattr(options, name, None)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} must be above 0, got {value}")
+
+
+COMMANDS = {"train": train, "sample": sample, "evaluate": evaluate, "train-classifier": train_classifier}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; a mistake of the user is one line on standard error and exit status 2."""
+    options = parser().parse_args(arguments)
+    try:
+        check_positive(options)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        COMMANDS[options.command](options)
+    except (ValueError, OSError) as error:
+        print(f"diffusion_edu {options.command}: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"diffusion_edu {options.command}: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

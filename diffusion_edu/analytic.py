@@ -1,0 +1,126 @@
+"""Exact denoisers: data whose score is known in closed form at every noise level. The oracles of text and tests."""
+
+from __future__ import annotations
+
+from math import log, pi
+
+import torch
+from torch import Tensor
+
+from diffusion_edu.denoisers import DenoiserFunction
+from diffusion_edu.denoisers import check_labels
+from diffusion_edu.process import Prediction, check_times, expand_to
+from diffusion_edu.schedules import Schedule
+
+
+class GaussianMixture:
+    """sum_k weights_k N(means_k, stds_k^2 I) in `dim` dimensions.
+
+    means: (K, dim); stds: (K,) or a number, > 0; weights: (K,), positive, normalised here, or None for equal ones.
+    Raises ValueError for shapes that disagree or values that make no distribution.
+    """
+
+    def __init__(self, means: Tensor, stds: Tensor | float, weights: Tensor | None = None) -> None:
+        if means.ndim != 2 or len(means) == 0:
+            raise ValueError(f"means must have shape (components, dim), got {tuple(means.shape)}")
+        stds = torch.as_tensor(stds, dtype=means.dtype)
+        stds = stds.expand(len(means)) if stds.ndim == 0 else stds
+        weights = torch.ones_like(stds) if weights is None else torch.as_tensor(weights, dtype=means.dtype)
+        shapes = {tuple(stds.shape), tuple(weights.shape), (len(means),)}
+        if len(shapes) > 1 or not bool((weights > 0).all()) or not bool((stds > 0).all()):
+            raise ValueError(f"need {len(means)} positive weights and stds, got {weights.tolist()} and {stds.tolist()}")
+        self.means, self.stds, self.weights = means, stds, weights / weights.sum()
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates of a point."""
+        return self.means.shape[1]
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n points, (n, dim)."""
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype)
+        return self.means[k] + self.stds[k, None] * noise
+
+    def component_log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """log of weights_k N(x; alpha means_k, alpha^2 stds_k^2 + sigma^2), (N, K); alpha, sigma: () or (N,)."""
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"need points (N, {self.dim}), got {tuple(x.shape)}")
+        alpha, sigma = alpha.to(x.dtype).reshape(-1, 1), sigma.to(x.dtype).reshape(-1, 1)
+        variance = alpha**2 * self.stds**2 + sigma**2  # (N or 1, K)
+        distance = (x[:, None] - alpha[:, :, None] * self.means).square().sum(2)  # (N, K)
+        return self.weights.log() - distance / (2 * variance) - self.dim / 2 * (2 * pi * variance).log()
+
+    def log_density(self, x: Tensor, schedule: Schedule | None = None, t: Tensor | None = None) -> Tensor:
+        """log q_t(x) in nats, (N,), for x (N, dim); without a schedule that of the data itself."""
+        alpha, sigma = self.coefficients(x, schedule, t)
+        return self.component_log_densities(x, alpha, sigma).logsumexp(1)
+
+    def score(self, x: Tensor, schedule: Schedule | None = None, t: Tensor | None = None) -> Tensor:
+        """Gradient of log q_t at x, (N, dim)."""
+        alpha, sigma = self.coefficients(x, schedule, t)
+        responsibility = self.component_log_densities(x, alpha, sigma).softmax(1)  # (N, K)
+        alpha, sigma = alpha.to(x.dtype).reshape(-1, 1), sigma.to(x.dtype).reshape(-1, 1)
+        variance = alpha**2 * self.stds**2 + sigma**2
+        pull = (alpha[:, :, None] * self.means - x[:, None]) / variance[:, :, None]  # (N, K, dim)
+        return (responsibility[:, :, None] * pull).sum(1)
+
+    def denoiser(self, schedule: Schedule) -> DenoiserFunction:
+        """The exact denoiser (x_t, t, y=None) -> Prediction of this mixture under `schedule`.
+
+        It answers E[x_0 | x_t]; labels choose components: with y (N,) the data is component y alone, and y = K, the
+        null class, means all of them, as without labels.
+        """
+
+        def denoise(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+            check_times(t, x_t)
+            check_labels(y, x_t, len(self.means))
+            alpha, sigma = schedule.alpha(t).to(x_t.dtype).reshape(-1, 1), schedule.sigma(t).to(x_t.dtype).reshape(-1, 1)
+            log_density = self.component_log_densities(x_t, alpha, sigma)
+            if y is not None:
+                classes, asked = torch.arange(len(self.means), device=y.device), y[:, None]
+                log_density = log_density.masked_fill((classes != asked) & (asked < len(classes)), -torch.inf)
+            responsibility = log_density.softmax(1)[:, :, None]  # (N, K, 1)
+            gain = (alpha * self.stds**2 / (alpha**2 * self.stds**2 + sigma**2))[:, :, None]
+            x0 = self.means + gain * (x_t[:, None] - alpha[:, :, None] * self.means)  # (N, K, dim)
+            return Prediction(schedule, x_t, t, (responsibility * x0).sum(1), "x0")
+
+        denoise.schedule = schedule
+        return denoise
+
+    @staticmethod
+    def coefficients(x: Tensor, schedule: Schedule | None, t: Tensor | None) -> tuple[Tensor, Tensor]:
+        """alpha and sigma at t, or 1 and 0 for the data itself."""
+        if (schedule is None) != (t is None):
+            raise ValueError("give both schedule and t, or neither")
+        if schedule is None or t is None:
+            return torch.ones((), dtype=x.dtype), torch.zeros((), dtype=x.dtype)
+        check_times(t, x)
+        return schedule.alpha(t), schedule.sigma(t)
+
+
+def empirical_denoiser(data: Tensor, schedule: Schedule) -> DenoiserFunction:
+    """The exact denoiser of a finite data set: E[x_0 | x_t] is a softmax-weighted mean of its M points.
+
+    data: (M, ...). This is what a network with unlimited capacity would learn: it reproduces its training set.
+    """
+    flat = data.flatten(1)
+    squares = flat.square().sum(1)
+
+    def denoise(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+        check_times(t, x_t)
+        if x_t.shape[1:] != data.shape[1:]:
+            raise ValueError(f"need points like the data, (N, {', '.join(map(str, data.shape[1:]))}), got {tuple(x_t.shape)}")
+        alpha, sigma = expand_to(schedule.alpha(t), x_t.flatten(1)), expand_to(schedule.sigma(t), x_t.flatten(1))
+        # -|x_t - alpha x_i|^2 / (2 sigma^2) without |x_t|^2, which is the same for every i
+        logits = (alpha * (x_t.flatten(1) @ flat.T) - alpha**2 / 2 * squares) / sigma**2
+        return Prediction(schedule, x_t, t, (logits.softmax(1) @ flat).reshape(x_t.shape), "x0")
+
+    denoise.schedule = schedule
+    return denoise
+
+
+def standard_normal_log_density(x: Tensor) -> Tensor:
+    """log N(x; 0, I) in nats, (N,), for x (N, ...)."""
+    flat = x.flatten(1)
+    return -flat.square().sum(1) / 2 - flat.shape[1] / 2 * log(2 * pi)

@@ -1,0 +1,148 @@
+"""Checkpoints: weights in safetensors, and beside them a manifest that says what they are and how they came about.
+
+A checkpoint is a folder with `model.safetensors` and `manifest.json`. The manifest carries the SHA-256 of the weights;
+`load` refuses a pair that does not match. Files are written under another name first and then moved into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+import diffusion_edu
+from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.networks import MLP, Classifier, UNet
+from diffusion_edu.schedules import Schedule, make_schedule
+
+NETWORKS = {c.__name__: c for c in (UNet, MLP, Classifier)}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment either the old or the new content is there, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):  # it is not there after a success, nor where no folder could be made
+            temporary.unlink()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def save(folder: str | Path, net: nn.Module, network: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """Write `net`'s weights and its manifest to `folder`; return the manifest.
+
+    network: {"class": one of NETWORKS, "arguments": its keyword arguments}. facts: whatever else the manifest shall
+    say (schedule, target, data set, training, metrics). Raises ValueError when the folder cannot be written.
+    """
+    weights = save_bytes({name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()})
+    manifest = {
+        "network": dict(network),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        **facts,
+        "versions": {"diffusion_edu": diffusion_edu.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "bytes": len(weights),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    write_atomically(Path(folder) / "model.safetensors", weights)
+    write_json(Path(folder) / "manifest.json", manifest)
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder. Raises ValueError when it is missing or no JSON object."""
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"no checkpoint at {folder}: manifest.json is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("network"), dict):
+        raise ValueError(f"{path} is no checkpoint's manifest: it names no network")
+    return manifest
+
+
+def load_network(folder: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """Network in evaluation mode, without gradients, and its manifest.
+
+    Raises ValueError when files are missing or truncated, when the weights' SHA-256 is not the manifest's, or when
+    they do not fit the network that the manifest names.
+    """
+    manifest = read_manifest(folder)
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        raise ValueError(f"no checkpoint at {folder}: model.safetensors is missing")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != manifest.get("sha256"):
+        raise ValueError(f"{path} has SHA-256 {found[:12]}…, its manifest says {str(manifest.get('sha256'))[:12]}…")
+    net = build_network(manifest["network"])
+    fill(net, load_tensors(content, path), path)
+    return net.to(device).eval().requires_grad_(False), manifest
+
+
+def load_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file's content; ValueError names `path` when it is damaged."""
+    try:
+        return load_bytes(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def build_network(network: Mapping[str, Any]) -> nn.Module:
+    """Fresh network from a manifest's {"class": ..., "arguments": ...}."""
+    if network.get("class") not in NETWORKS:
+        raise ValueError(f"unknown network {network.get('class')!r}; known: {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[network["class"]](**network["arguments"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"cannot build a {network['class']} with {network.get('arguments')}: {error}") from None
+
+
+def fill(net: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load `weights` into `net`; ValueError when names or shapes belong to another architecture."""
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ValueError(f"{path} belongs to another architecture than {type(net).__name__}: {reason}") from None
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
+    """Trained denoiser from a checkpoint folder: x_0 clipped to [-1, 1] for images; `.manifest` holds its manifest."""
+    net, manifest = load_network(folder, device)
+    if "schedule" not in manifest or "target" not in manifest:
+        raise ValueError(f"{folder} holds a {manifest['network']['class']}, no denoiser: its manifest names no schedule")
+    clip = tuple(manifest["clip"]) if manifest.get("clip") else None
+    denoiser = Denoiser(net, make_schedule(**manifest["schedule"]), manifest["target"], clip)
+    denoiser.manifest = manifest
+    return denoiser.eval()
+
+
+def describe_schedule(schedule: Schedule) -> dict[str, Any]:
+    """Keyword arguments from which `make_schedule` builds this schedule again."""
+    return {"name": type(schedule).__name__, **asdict(schedule)}

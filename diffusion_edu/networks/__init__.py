@@ -1,0 +1,7 @@
+"""Networks: a U-Net for images, a small MLP for points in the plane, a classifier that measures samples."""
+
+from diffusion_edu.networks.classifier import Classifier
+from diffusion_edu.networks.mlp import MLP
+from diffusion_edu.networks.unet import UNet
+
+__all__ = ["MLP", "Classifier", "UNet"]

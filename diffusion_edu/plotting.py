@@ -1,0 +1,137 @@
+"""Every figure helper of the book. A helper draws on the Axes it is given and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from diffusion_edu.data import to_uint8
+
+# Mid-tones: readable on the light plate that the book puts behind figures, and apart from each other in grey.
+COLOURS = ("#2f6db3", "#d9822b", "#3d9970", "#8a5fb5", "#c0504d", "#6b7280")
+
+
+def use_style() -> None:
+    """Set matplotlib to the book's look: sizes for a 7.4-inch column, quiet axes, the palette COLOURS."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.4, 3.0),
+            "figure.dpi": 150,
+            "savefig.dpi": 150,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#6b7280",
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.grid": True,
+            "grid.color": "#e5e7eb",
+            "grid.linewidth": 0.7,
+        }
+    )
+
+
+def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """Tile images (N, C, H, W) in [-1, 1] row by row into one picture (rows, width) or (rows, width, 3), uint8.
+
+    The gaps are white. Raises ValueError unless N is a multiple of `columns`.
+    """
+    if len(images) % columns:
+        raise ValueError(f"{len(images)} images do not fill rows of {columns}")
+    padded = torch.nn.functional.pad(to_uint8(images), (0, gap, 0, gap), value=255)
+    rows = [torch.cat(list(row), dim=2) for row in padded.split(columns)]
+    picture = torch.cat(rows, dim=1)[:, :-gap, :-gap]
+    return picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)
+
+
+def show_images(ax: Axes, images: Tensor, columns: int, gap: int = 2) -> Axes:
+    """Draw images (N, C, H, W) in [-1, 1] as a grid without axes."""
+    ax.imshow(image_grid(images, columns, gap), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.axis("off")
+    return ax
+
+
+def loss_curve(ax: Axes, steps: Sequence[float], losses: Sequence[float]) -> Axes:
+    """Draw the training loss against the step, faint, and its running mean over 5 % of the run, on a log scale."""
+    window = max(1, len(losses) // 20)
+    values = torch.tensor(losses, dtype=torch.float64)
+    ax.plot(steps, losses, alpha=0.3, lw=1)
+    if len(losses) >= window:
+        ax.plot(steps[window - 1 :], values.unfold(0, window, 1).mean(1), color=ax.lines[-1].get_color())
+    ax.set(xlabel="optimizer step", ylabel="loss", yscale="log")
+    return ax
+
+
+def save_loss_curve(path: str | Path, log: Sequence) -> None:
+    """Write the loss curve of a run's records as a PNG file."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    loss_curve(figure.subplots(), [r.step for r in log], [r.loss for r in log])
+    figure.savefig(path, dpi=120)
+
+
+def save_image_grid(path: str | Path, images: Tensor, columns: int, zoom: int = 2) -> None:
+    """Write images (N, C, H, W) in [-1, 1] as one PNG file, each pixel `zoom` pixels wide."""
+    picture = image_grid(images, columns).repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    plt.imsave(path, picture.numpy(), cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)
+
+
+# forward
+
+
+def image_table(ax: Axes, rows: Sequence[Tensor], titles: Sequence[str] = (), labels: Sequence[str] = ()) -> Axes:
+    """Draw rows of images, each (columns, 1, H, W), values outside [-1, 1] clipped.
+
+    `titles` stand over the columns, `labels` at the left of the rows.
+    """
+    gap, (height, width) = 2, rows[0].shape[-2:]
+    show_images(ax, torch.cat(list(rows)).clamp(-1, 1), columns=len(rows[0]), gap=gap)
+    for number, title in enumerate(titles):
+        ax.text(number * (width + gap) + width / 2, -3, title, ha="center", va="bottom", fontsize=9)
+    for number, label in enumerate(labels):
+        ax.text(-4, number * (height + gap) + height / 2, label, ha="right", va="center", fontsize=9)
+    return ax
+
+
+def paths_in_band(ax: Axes, paths: Tensor, mean: Tensor, std: Tensor, shown: int = 60) -> Axes:
+    """Draw random paths (N, steps) against the step, over a band of mean +- 2 std, each (steps,)."""
+    steps = range(len(mean))
+    ax.plot(steps, paths[:shown].T, color=COLOURS[5], lw=0.5, alpha=0.35)
+    ax.plot(steps, paths[:3].T, color=COLOURS[0], lw=0.9, alpha=0.9)
+    ax.plot(steps, mean, color=COLOURS[1], label="mean, closed form")
+    for sign in (-2, 2):
+        ax.plot(steps, mean + sign * std, color=COLOURS[1], lw=1.2, ls="--")
+    ax.lines[-1].set_label("mean ± 2 std")
+    ax.set(xlabel="step k", ylabel=r"$x_k$", xlim=(0, len(mean) - 1))
+    ax.legend(loc="upper left", ncols=2)
+    return ax
+
+
+def density_and_points(ax: Axes, grid: Tensor, log_density: Tensor, points: Tensor, title: str) -> Axes:
+    """Draw a density in the plane as filled contours, with points (N, 2) on it.
+
+    grid: (n,), the ticks of both axes; log_density: (n, n), rows along y.
+    """
+    density = log_density.exp()
+    levels = torch.linspace(0, float(density.max()), 9)[1:].tolist()
+    ax.contourf(grid, grid, density, levels=[levels[0] / 8, *levels], cmap="Blues", alpha=0.75, extend="max")
+    ax.plot(*points.T, ".", ms=2.2, color=COLOURS[1], alpha=0.75, mew=0)
+    ends = (float(grid[0]), float(grid[-1]))
+    ax.set(title=title, xlim=ends, ylim=ends, aspect="equal")
+    ax.axis("off")
+    return ax

@@ -1,0 +1,172 @@
+"""Samplers: from noise x_T along a decreasing grid of times to data.
+
+Each is a generator of Step(t, x, prediction). One loop serves them all; a sampler is the rule for one step.
+Any denoiser will do, exact or learned: `denoiser(x_t, t, y) -> Prediction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion_edu.denoisers import DenoiserFunction
+from diffusion_edu.process import Prediction, expand_to, posterior, transition
+
+StepRule = Callable[[Prediction, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """State x (N, ...) at time t, reached by a step for which the denoiser gave `prediction` at the time before."""
+
+    t: Tensor
+    x: Tensor
+    prediction: Prediction
+
+
+def walk(denoiser: DenoiserFunction, x_T: Tensor, ts: Tensor, y: Tensor | None, rule: StepRule) -> Iterator[Step]:
+    """The loop that all samplers share: predict at each time, let `rule(prediction, s)` lead to the next time s.
+
+    ts: (K + 1,) strictly decreasing in [0, 1]; K steps. Raises ValueError for any other grid.
+    """
+    check_grid(ts)
+    x = x_T
+    for t, s in zip(ts[:-1], ts[1:], strict=True):
+        with torch.no_grad():
+            prediction = denoiser(x, t, y)
+            x = rule(prediction, s)
+        yield Step(s, x, prediction)
+
+
+def check_grid(ts: Tensor) -> None:
+    """Raise ValueError unless `ts` is a strictly decreasing 1-D grid of at least two times in [0, 1]."""
+    if ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"a time grid is 1-D with at least two times, got shape {tuple(ts.shape)}")
+    if not bool((ts[1:] < ts[:-1]).all()):
+        raise ValueError(f"a sampler's time grid must decrease strictly, got {float(ts[0]):.4g} ... {float(ts[-1]):.4g}")
+    if float(ts[0]) > 1 or float(ts[-1]) < 0:
+        raise ValueError(f"times must lie in [0, 1], got {float(ts[0]):.6g} to {float(ts[-1]):.6g}")
+
+
+def sample(steps: Iterator[Step]) -> Tensor:
+    """Run a sampler to its end and return the last x, (N, ...)."""
+    x = None
+    for step in steps:
+        x = step.x
+    return x
+
+
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like `x`, drawn where the generator lives."""
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+
+
+def ancestral(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    variance: str = "small",
+) -> Iterator[Step]:
+    """Draw x_s from q(x_s | x_t, x_0 = x0_hat): DDPM's sampler (Ho et al. 2020, Alg. 2). One evaluation a step.
+
+    variance: "small", the posterior's own (beta tilde), or "large", that of q(x_t | x_s) (beta). Both are the paper's.
+    The step to t = 0 adds no noise: the posterior's variance is 0 there, and for "large" it is left out.
+    """
+    if variance not in ("small", "large"):
+        raise ValueError(f'variance must be "small" or "large", got {variance!r}')
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        mean, std = posterior(prediction.schedule, prediction.x0, prediction.x_t, prediction.t, s)
+        if s == 0:
+            return mean
+        if variance == "large":
+            std = transition(prediction.schedule, prediction.t, s)[1].sqrt()
+        return mean + expand_to(std, mean) * normal_like(mean, generator)
+
+    return walk(denoiser, x_T, ts, y, rule)
+
+
+def ddim(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    eta: float = 0.0,
+) -> Iterator[Step]:
+    """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - d^2) eps_hat + d z with d = eta times the posterior's deviation.
+
+    eta = 0 is deterministic, eta = 1 has the marginal noise of `ancestral` (Song et al. 2021a, Eq. 12 and 16). For
+    eta = 0 it is also Euler's method for the probability-flow ODE of x / alpha in sigma / alpha: order 1.
+    One evaluation a step.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        schedule = prediction.schedule
+        variance_ts = transition(schedule, prediction.t, s)[1]
+        fresh = eta * (variance_ts * schedule.sigma(s) ** 2 / schedule.sigma(prediction.t) ** 2).sqrt()
+        kept = (schedule.sigma(s) ** 2 - fresh**2).clamp(min=0).sqrt()
+        x = expand_to(schedule.alpha(s), prediction.x_t) * prediction.x0
+        x = x + expand_to(kept, x) * prediction.eps
+        return x if eta == 0 or s == 0 else x + expand_to(fresh, x) * normal_like(x, generator)
+
+    return walk(denoiser, x_T, ts, y, rule)
+
+
+def euler_maruyama(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Step]:
+    """Euler-Maruyama on the reverse SDE dx = (f x - g^2 score) dt + g dW, run backwards (Song et al. 2021b, Eq. 6).
+
+    Weak order 1; one evaluation a step. No noise is added by a step that ends at t = 0.
+    """
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        schedule, x, t = prediction.schedule, prediction.x_t, prediction.t
+        g2 = schedule.diffusion_squared(t)
+        slope = expand_to(schedule.drift(t), x) * x - expand_to(g2, x) * prediction.score
+        x = x - expand_to(t - s, x) * slope
+        return x if s == 0 else x + expand_to((g2 * (t - s)).sqrt(), x) * normal_like(x, generator)
+
+    return walk(denoiser, x_T, ts, y, rule)
+
+
+def probability_flow(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    method: str = "heun",
+) -> Iterator[Step]:
+    """The probability-flow ODE dx/dt = f x - g^2 score / 2 (Song et al. 2021b, Eq. 13), deterministic.
+
+    method: "euler", order 1, one evaluation a step; or "heun", order 2, two (one for a step that ends at t = 0,
+    where the score is not defined; Karras et al. 2022, Alg. 1).
+    """
+    if method not in ("euler", "heun"):
+        raise ValueError(f'method must be "euler" or "heun", got {method!r}')
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        x, h = prediction.x_t, expand_to(s - prediction.t, prediction.x_t)
+        end = x + h * prediction.velocity
+        if method == "euler" or s == 0:
+            return end
+        return x + h * (prediction.velocity + denoiser(end, s, y).velocity) / 2
+
+    return walk(denoiser, x_T, ts, y, rule)

@@ -1,0 +1,1 @@
+"""Tests of the package, of the book's equations, of its exercises and of its pages."""

@@ -1,0 +1,258 @@
+"""The command line: a mistake is one line on standard error and exit status 2; and each command does its work."""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from diffusion_edu import __main__ as cli
+from diffusion_edu import checkpoints, data, training
+from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.networks import Classifier, UNet
+from diffusion_edu.schedules import Cosine
+
+TINY = {"in_channels": 1, "channels": (8, 8, 8), "num_classes": 10, "embedding": 16}
+OPTIONS = ["--steps", "2", "--batch", "8", "--channels", "8", "8", "8", "--device", "cpu"]
+
+
+def small_set(name="mnist", split="train"):
+    data._choose(name, data._RECIPES, "data set")
+    images = torch.randint(0, 256, (64, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return data.Dataset(name, split, images, torch.arange(64) % 10, tuple("0123456789"))
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch):
+    """Every command gets 64 made-up images; names are still checked."""
+    monkeypatch.setattr(data, "load", small_set)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    facts = {"schedule": checkpoints.describe_schedule(Cosine()), "target": "v", "clip": [-1, 1], "metrics": []}
+    checkpoints.save(folder, UNet(**TINY), {"class": "UNet", "arguments": TINY}, dataset={"name": "mnist", "shape": [1, 28, 28]}, **facts)
+    return folder
+
+
+def complaint(capsys, arguments):
+    """The one line that a command with a mistake leaves on standard error."""
+    status = cli.main([str(a) for a in arguments])
+    output = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    lines = [line for line in output if line and "step/s" not in line]  # besides the progress bar
+    assert status == 2
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "imagenet"], "unknown data set 'imagenet', expected one of: mnist"),
+        (["--schedule", "Linear"], "unknown schedule 'Linear'; known: LinearBeta"),
+        (["--schedule", "DiscreteBetas"], "cannot build schedule DiscreteBetas"),
+        (["--target", "noise"], "unknown target 'noise'; known: eps"),
+        (["--device", "abacus"], "unknown or absent device 'abacus'"),
+        (["--device", "cpu:x"], "unknown device 'cpu:x'"),
+        (["--channels", "12"], "multiples of 8, got (12,)"),
+        (["--channels", "-8"], "multiples of 8, got (-8,)"),
+        (["--channels", "8", "8", "8", "8"], "divisible by 8, got (8, 1, 28, 28)"),
+        (["--steps", "0"], "--steps must be above 0, got 0"),
+        (["--steps", "-3"], "--steps must be above 0, got -3"),
+        (["--minutes", "0"], "--minutes must be above 0, got 0.0"),
+        (["--minutes", "nan"], "--minutes must be above 0, got nan"),
+        (["--images", "-1"], "--images must be above 0, got -1"),
+        (["--images", "4"], "a batch of 8 needs at least as many images, got 4"),
+        (["--batch", "0"], "--batch must be above 0, got 0"),
+        (["--threads", "-1"], "--threads must be above 0, got -1"),
+        (["--rate", "-1"], "learning rate"),
+        (["--p-null", "1.5"], "p_null"),
+        (["--save-every", "30"], "multiple of log_every = 20, got 30"),
+    ],
+)
+def test_mistakes_in_training(capsys, tmp_path, options, message):
+    assert message in complaint(capsys, ["train", "--out", tmp_path, *OPTIONS, *options])
+
+
+@pytest.mark.parametrize("command", ["train", "sample"])
+@pytest.mark.parametrize("below", ["file/out.png", "file/a/b.png"])
+def test_an_unwritable_output(capsys, tmp_path, checkpoint, command, below):
+    (tmp_path / "file").write_text("no folder")
+    options = OPTIONS if command == "train" else ["--checkpoint", checkpoint, "--steps", "1", "--rows", "1"]
+    line = complaint(capsys, [command, "--out", tmp_path / below, *options])
+    assert str(tmp_path / "file") in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "0"], "--steps must be above 0"),
+        (["--rows", "0"], "--rows must be above 0"),
+        (["--w", "nan"], "NaN"),
+        (["--out", "grid.nope"], "nope"),
+    ],
+)
+def test_mistakes_in_sampling(capsys, tmp_path, monkeypatch, checkpoint, options, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(capsys, ["sample", "--checkpoint", checkpoint, "--steps", "1", "--rows", "1", *options])
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_checkpoint_that_is_not_there(capsys, tmp_path, command):
+    assert "no checkpoint at" in complaint(capsys, [command, "--checkpoint", tmp_path / "nothing"])
+
+
+def test_a_truncated_checkpoint(capsys, tmp_path, checkpoint):
+    for name in ("manifest.json", "model.safetensors"):
+        content = (checkpoint / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-10] if name.startswith("model") else content)
+    assert "has SHA-256" in complaint(capsys, ["sample", "--checkpoint", tmp_path, "--out", tmp_path / "grid.png"])
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_a_classifier_draws_no_samples(capsys, tmp_path):
+    checkpoints.save(tmp_path, Classifier(), {"class": "Classifier", "arguments": {}})
+    assert "holds a Classifier, no denoiser" in complaint(capsys, ["sample", "--checkpoint", tmp_path])
+
+
+def test_mistakes_in_evaluating(capsys, tmp_path, checkpoint):
+    assert "at least 10, got 9" in complaint(capsys, ["evaluate", "--checkpoint", checkpoint, "--samples", "9"])
+    for name in ("manifest.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
+    manifest = checkpoints.read_manifest(tmp_path) | {"dataset": {"name": "cifar10", "shape": [1, 28, 28]}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert "trained on cifar10" in complaint(capsys, ["evaluate", "--checkpoint", tmp_path])
+
+
+def test_a_damaged_state(capsys, tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"nonsense")
+    for more in ([], ["--minutes", "1"]):
+        assert "is damaged or no training state" in complaint(capsys, ["train", "--out", tmp_path, *OPTIONS, *more])
+
+
+def test_a_loss_that_explodes_has_its_own_exit_status(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "denoising_loss", lambda d, x, t, e, y: d.raw(x, t, y).value.mean() * float("nan"))
+    assert cli.main(["train", "--out", str(tmp_path), *OPTIONS]) == 3
+    assert "not finite at step 2" in capsys.readouterr().err
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"]])
+def test_help(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 0
+    assert "usage: python -m diffusion_edu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["train"], ["train", "--out", "x", "--steps", "many"]])
+def test_usage_errors(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_exit_status_reaches_the_shell(tmp_path):
+    command = [sys.executable, "-m", "diffusion_edu", "sample", "--checkpoint", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"diffusion_edu sample: no checkpoint at {tmp_path}: manifest.json is missing\n"
+
+
+# the commands at work
+
+
+def test_train_then_sample(capsys, tmp_path):
+    out = tmp_path / "run"
+    assert cli.main(["train", "--out", str(out), *OPTIONS, "--images", "32", "--p-null", "0.3", "--target", "eps"]) == 0
+    manifest = checkpoints.load(out).manifest
+    assert manifest["dataset"] == {
+        "name": "mnist", "split": "train", "images": 32, "shape": [1, 28, 28], "sha256": small_set().sha256,
+    }  # fmt: skip
+    assert {k: manifest["training"][k] for k in ("steps", "batch", "p_null", "seed", "device", "precision")} == {
+        "steps": 2, "batch": 8, "p_null": 0.3, "seed": 0, "device": "cpu", "precision": "float32",
+    }  # fmt: skip
+    assert (manifest["target"], manifest["schedule"]["name"], manifest["metrics"]) == ("eps", "Cosine", [])
+    assert sorted(p.name for p in out.iterdir()) == [
+        "log.csv", "loss.png", "manifest.json", "model.safetensors", "samples.png", "state.safetensors",
+    ]  # fmt: skip
+    header, line = (out / "log.csv").read_text().splitlines()
+    assert header == "step,loss,rate,seconds"
+    assert float(line.split(",")[1]) == pytest.approx(manifest["final_loss"], rel=1e-4)
+
+    grid = tmp_path / "grid.png"
+    for sampler in cli.SAMPLERS:
+        options = ["--sampler", sampler, "--steps", "2", "--rows", "1", "--w", "2"]
+        assert cli.main(["sample", "--checkpoint", str(out), "--out", str(grid), *options]) == 0
+        assert plt.imread(grid).shape[:2] == (2 * 28, 2 * (10 * 30 - 2))
+        grid.unlink()
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_the_seed_decides_the_samples(checkpoint):
+    denoiser, y = checkpoints.load(checkpoint), torch.arange(10)
+    a, b, c = (cli.draw(denoiser, y, "ancestral", 2, 1.0, seed) for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_minutes_are_turned_into_steps_without_touching_the_weights(monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(cli, "perf_counter", lambda: 0.1 * next(ticks))
+    torch.manual_seed(0)
+    run = training.Run(Denoiser(UNet(**TINY), Cosine(), "v"), training.TrainConfig(batch=8))
+    before = {k: v.clone() for k, v in run.denoiser.state_dict().items()}
+    dataset = small_set()
+    # the clock says 0.1 s a step: 600 steps a minute, one less where a rounding falls short
+    assert cli.steps_in(1.0, run, dataset.images, dataset.labels) == pytest.approx(600, abs=1)
+    assert cli.steps_in(0.001, run, dataset.images, dataset.labels) == 100
+    assert all(torch.equal(before[k], v) for k, v in run.denoiser.state_dict().items())
+    assert run.step == 0
+
+
+def test_evaluate_writes_into_the_manifest_and_replaces_the_same_settings(tmp_path, monkeypatch, checkpoint):
+    judge = tmp_path / "mnist-classifier"
+    torch.manual_seed(0)
+    checkpoints.save(judge, Classifier(width=8), {"class": "Classifier", "arguments": {"width": 8}})
+    monkeypatch.setattr(cli, "CHECKPOINTS", tmp_path)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("manifest.json", "model.safetensors"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    arguments = ["evaluate", "--checkpoint", str(folder), "--samples", "20", "--device", "cpu"]
+    for options in (["--steps", "2"], ["--steps", "2"], ["--steps", "3", "--sampler", "heun"]):
+        assert cli.main([*arguments, *options]) == 0
+    first, second = checkpoints.load(folder).manifest["metrics"]
+    assert (first["steps"], first["evaluations"], first["samples"], first["sampler"]) == (2, 2, 20, "ddim")
+    assert (second["steps"], second["evaluations"], second["sampler"]) == (3, 5, "heun")
+    for metrics in (first, second):
+        assert 0 <= metrics["accuracy"] <= 1
+        assert metrics["frechet"] > 0
+        assert metrics["floor_parts"] == 3
+        assert metrics["classifier"] == checkpoints.read_manifest(judge)["sha256"]
+
+
+def test_precision_is_chosen_by_the_device():
+    cpu = torch.device("cpu")
+    assert cli.find_precision("auto", cpu) == "float32"
+    assert cli.find_precision("bfloat16", cpu) == "bfloat16"
+    options = Namespace(steps=None, batch=8, rate=1e-3, p_null=0.1, seed=0, precision="auto", compile=None, save_every=20)
+    config = cli.train_config(options, cpu)
+    assert (config.steps, config.compile) == (4000, False)
+
+
+def test_bfloat16_trains_on_a_cpu_too(tmp_path):
+    assert cli.main(["train", "--out", str(tmp_path), *OPTIONS, "--precision", "bfloat16"]) == 0
+    net = checkpoints.load(tmp_path).net
+    assert all(p.dtype == torch.float32 for p in net.parameters())
