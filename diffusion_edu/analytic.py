@@ -7,8 +7,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from diffusion_edu.denoisers import DenoiserFunction
-from diffusion_edu.denoisers import check_labels
+from diffusion_edu.denoisers import DenoiserFunction, check_labels
 from diffusion_edu.process import Prediction, check_times, expand_to
 from diffusion_edu.schedules import Schedule
 

@@ -86,6 +86,8 @@ def save_loss_curve(path: str | Path, log: Sequence) -> None:
 
 def save_image_grid(path: str | Path, images: Tensor, columns: int, zoom: int = 2) -> None:
     """Write images (N, C, H, W) in [-1, 1] as one PNG file, each pixel `zoom` pixels wide."""
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"pictures are written as .png, got {path}")
     picture = image_grid(images, columns).repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     plt.imsave(path, picture.numpy(), cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255)

@@ -92,7 +92,12 @@ def test_missing_files(folder):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not valid JSON"), ("", "is not valid JSON"), ("[]", "names no network"), ('{"a": 1}', "names no network")],
+    [
+        ("{", "is not valid JSON"),
+        ("", "is not valid JSON"),
+        ("[]", "names no network"),
+        ('{"a": 1}', "names no network"),
+    ],
 )
 def test_manifests_that_are_none(folder, text, message):
     (folder / "manifest.json").write_text(text)
@@ -124,8 +129,14 @@ def test_truncated_weights(folder, kept):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"class": "UNet", "arguments": {"channels": [8, 24], "num_classes": 3, "embedding": 16}}, "another architecture"),
-        ({"class": "UNet", "arguments": {"channels": [8, 16, 16], "num_classes": 3, "embedding": 16}}, "another architecture"),
+        (
+            {"class": "UNet", "arguments": {"channels": [8, 24], "num_classes": 3, "embedding": 16}},
+            "another architecture",
+        ),
+        (
+            {"class": "UNet", "arguments": {"channels": [8, 16, 16], "num_classes": 3, "embedding": 16}},
+            "another architecture",
+        ),
         ({"class": "MLP", "arguments": {}}, "another architecture than MLP"),
         ({"class": "Transformer", "arguments": {}}, "unknown network 'Transformer'; known: UNet"),
         ({"class": "UNet"}, "cannot build a UNet"),

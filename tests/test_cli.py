@@ -40,7 +40,13 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(0)
     facts = {"schedule": checkpoints.describe_schedule(Cosine()), "target": "v", "clip": [-1, 1], "metrics": []}
-    checkpoints.save(folder, UNet(**TINY), {"class": "UNet", "arguments": TINY}, dataset={"name": "mnist", "shape": [1, 28, 28]}, **facts)
+    checkpoints.save(
+        folder,
+        UNet(**TINY),
+        {"class": "UNet", "arguments": TINY},
+        dataset={"name": "mnist", "shape": [1, 28, 28]},
+        **facts,
+    )
     return folder
 
 
@@ -99,7 +105,7 @@ def test_an_unwritable_output(capsys, tmp_path, checkpoint, command, below):
         (["--steps", "0"], "--steps must be above 0"),
         (["--rows", "0"], "--rows must be above 0"),
         (["--w", "nan"], "NaN"),
-        (["--out", "grid.nope"], "nope"),
+        (["--out", "grid.jpeg"], "written as .png, got grid.jpeg"),
     ],
 )
 def test_mistakes_in_sampling(capsys, tmp_path, monkeypatch, checkpoint, options, message):
@@ -247,7 +253,9 @@ def test_precision_is_chosen_by_the_device():
     cpu = torch.device("cpu")
     assert cli.find_precision("auto", cpu) == "float32"
     assert cli.find_precision("bfloat16", cpu) == "bfloat16"
-    options = Namespace(steps=None, batch=8, rate=1e-3, p_null=0.1, seed=0, precision="auto", compile=None, save_every=20)
+    options = Namespace(
+        steps=None, batch=8, rate=1e-3, p_null=0.1, seed=0, precision="auto", compile=None, save_every=20
+    )
     config = cli.train_config(options, cpu)
     assert (config.steps, config.compile) == (4000, False)
 

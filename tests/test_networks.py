@@ -45,7 +45,9 @@ def test_the_same_code_scales_to_cifar():
     assert net(noise(2, 3, 32, 32), T, Y).shape == (2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"blocks": 2}, {"attention": False}, {"channels": (8,)}, {"channels": (8, 8, 16)}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"blocks": 2}, {"attention": False}, {"channels": (8,)}, {"channels": (8, 8, 16)}]
+)
 def test_every_parameter_matters(arguments):
     net, y = small(**arguments), torch.tensor([0, 1, 2, 3])
     t, x = torch.tensor([0.1, 0.4, 0.7, 0.9]), noise(4, 1, 8, 8)

@@ -279,6 +279,18 @@ def test_labels_reach_the_denoiser(sampler):
     assert torch.equal(torch.cdist(x, means).argmin(1), y)
 
 
+@pytest.mark.parametrize("sampler", EVERY)
+def test_every_evaluation_is_asked_for_the_same_labels(sampler):
+    asked, y, exact = [], torch.tensor([0, 2]), MIXTURE.denoiser(Cosine())
+
+    def heard(x_t, t, y=None):
+        asked.append(y)
+        return exact(x_t, t, y)
+
+    sample(EVERY[sampler](heard, normal(2, 2), time_grid(Cosine(), 3), y=y))
+    assert all(labels is y for labels in asked)
+
+
 @pytest.mark.parametrize("sampler", STOCHASTIC)
 def test_the_generator_decides_everything(sampler):
     denoiser, ts = MIXTURE.denoiser(Cosine()), time_grid(Cosine(), 5)
@@ -332,8 +344,8 @@ def test_bad_grids_are_refused(sampler, ts, message):
         (partial(ddim, eta=1.1), r"\[0, 1\], got 1.1"),
         (partial(ddim, eta=-0.1), "got -0.1"),
         (partial(ddim, eta=float("nan")), "got nan"),
-        (partial(ancestral, variance="learned"), "\"small\" or \"large\", got 'learned'"),
-        (partial(probability_flow, method="rk4"), "\"euler\" or \"heun\", got 'rk4'"),
+        (partial(ancestral, variance="learned"), '"small" or "large", got \'learned\''),
+        (partial(probability_flow, method="rk4"), '"euler" or "heun", got \'rk4\''),
     ],
 )
 def test_bad_options_are_refused_at_once(make, message):

@@ -166,7 +166,9 @@ def test_the_betas_of_ddpm():
     assert betas.shape == (1000,)
     assert betas.dtype == torch.float64
     assert (float(betas[0]), float(betas[-1])) == (1e-4, 0.02)
-    torch.testing.assert_close(betas.diff(), torch.full((999,), (0.02 - 1e-4) / 999, dtype=torch.float64), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        betas.diff(), torch.full((999,), (0.02 - 1e-4) / 999, dtype=torch.float64), rtol=1e-9, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -106,6 +106,17 @@ def remove_orphans(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
     executed_notebook(app, docname).unlink(missing_ok=True)
 
 
+def bind_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Keep a formula and the full stop behind it on one line: browsers may break after every formula."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent = formula.parent
+        place = parent.index(formula)
+        after = parent[place + 1] if place + 1 < len(parent) else None
+        if isinstance(after, nodes.Text) and after[0] in ".,;:!?)":
+            parent[place] = nodes.inline("", "", formula.deepcopy(), nodes.Text(after[0]), classes=["unbroken"])
+            parent[place + 1] = nodes.Text(after[1:])
+
+
 def write_front_door(app: Sphinx, error: Exception | None) -> None:
     """Write `index.html`, which leads to the first page over http and from a folder alike."""
     if error is None and app.builder.format == "html":
@@ -119,6 +130,7 @@ def setup(app: Sphinx) -> dict:
     retire_thebe(app)
     app.connect("doctree-read", keep_outputs_whole)
     app.connect("env-purge-doc", remove_orphans)
+    app.connect("doctree-resolved", bind_punctuation)
     app.connect("html-page-context", offer_notebook)
     app.connect("config-inited", choose_execution_cache)
     app.connect("build-finished", write_front_door)

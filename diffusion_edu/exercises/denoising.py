@@ -175,7 +175,7 @@ KL_WEIGHT = Exercise(
         Slip(
             "weight of x_0",
             lambda snr_t, snr_s: (snr_s - snr_t) / 2,
-            "that is the factor of |x_0 - x0_hat|^2. An error in eps is an error in x_0 times alpha / sigma: divide by snr_t.",
+            "that is the factor of |x_0 - x0_hat|^2. An error in eps is alpha / sigma times that in x_0: divide by snr_t.",
         ),
         Slip(
             "missing half",
