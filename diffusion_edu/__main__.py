@@ -55,11 +55,13 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", type=Path, default=Path("grid.png"))
     sample.add_argument("--rows", type=int, default=4, help="images of each class")
 
-    evaluate = commands.add_parser("evaluate", help="measure a checkpoint's samples and write the figures into its manifest")
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a checkpoint's samples and write the figures into its manifest"
+    )
     evaluate.add_argument("--samples", type=int, default=10_000)
     for command in (sample, evaluate):
         command.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
-        command.add_argument("--sampler", default="ddim", choices=list(SAMPLERS))
+        command.add_argument("--sampler", default="ancestral", choices=list(SAMPLERS))
         command.add_argument("--steps", type=int, default=25)
         command.add_argument("--w", type=float, default=1.0, help="guidance weight; 1 is plain conditional")
 
@@ -91,7 +93,7 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(name: str, device: torch.device) -> str:
-    """"bfloat16" where the device computes in it, "float32" elsewhere, unless asked for by name."""
+    """The number format asked for; for "auto" bfloat16 where the device computes in it, else float32."""
     if name != "auto":
         return name
     return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
@@ -177,7 +179,9 @@ def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[st
     checkpoints.write_atomically(out / "log.csv", "\n".join(["step,loss,rate,seconds", *rows, ""]).encode())
     plotting.save_loss_curve(out / "loss.png", run.log)
     denoiser = checkpoints.load(out, next(run.ema.parameters()).device)
-    plotting.save_image_grid(out / "samples.png", draw(denoiser, classes(denoiser, 4), "ddim", 25, 1.0, 0), columns=4)
+    plotting.save_image_grid(
+        out / "samples.png", draw(denoiser, classes(denoiser, 4), "ancestral", 25, 1.0, 0), columns=4
+    )
     print(f"wrote {out}/model.safetensors, manifest.json, log.csv, loss.png and samples.png")
 
 
@@ -246,7 +250,9 @@ def train_classifier(options: argparse.Namespace) -> None:
     train_set, test_set = data.load("mnist", "train"), data.load("mnist", "test")
     torch.manual_seed(options.seed)
     net, started = Classifier(), perf_counter()
-    for epoch, loss in training.fit_classifier(net, train_set.images, train_set.labels, options.epochs, seed=options.seed):
+    for epoch, loss in training.fit_classifier(
+        net, train_set.images, train_set.labels, options.epochs, seed=options.seed
+    ):
         print(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
     _, seen = metrics.judge(net.eval(), data.to_float(test_set.images))
     checkpoints.save(

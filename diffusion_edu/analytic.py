@@ -74,7 +74,10 @@ class GaussianMixture:
         def denoise(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
             check_times(t, x_t)
             check_labels(y, x_t, len(self.means))
-            alpha, sigma = schedule.alpha(t).to(x_t.dtype).reshape(-1, 1), schedule.sigma(t).to(x_t.dtype).reshape(-1, 1)
+            alpha, sigma = (
+                schedule.alpha(t).to(x_t.dtype).reshape(-1, 1),
+                schedule.sigma(t).to(x_t.dtype).reshape(-1, 1),
+            )
             log_density = self.component_log_densities(x_t, alpha, sigma)
             if y is not None:
                 classes, asked = torch.arange(len(self.means), device=y.device), y[:, None]
@@ -109,7 +112,9 @@ def empirical_denoiser(data: Tensor, schedule: Schedule) -> DenoiserFunction:
     def denoise(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         check_times(t, x_t)
         if x_t.shape[1:] != data.shape[1:]:
-            raise ValueError(f"need points like the data, (N, {', '.join(map(str, data.shape[1:]))}), got {tuple(x_t.shape)}")
+            raise ValueError(
+                f"need points like the data, (N, {', '.join(map(str, data.shape[1:]))}), got {tuple(x_t.shape)}"
+            )
         alpha, sigma = expand_to(schedule.alpha(t), x_t.flatten(1)), expand_to(schedule.sigma(t), x_t.flatten(1))
         # -|x_t - alpha x_i|^2 / (2 sigma^2) without |x_t|^2, which is the same for every i
         logits = (alpha * (x_t.flatten(1) @ flat.T) - alpha**2 / 2 * squares) / sigma**2

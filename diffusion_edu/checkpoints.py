@@ -63,7 +63,11 @@ def save(folder: str | Path, net: nn.Module, network: Mapping[str, Any], **facts
         "network": dict(network),
         "parameters": sum(p.numel() for p in net.parameters()),
         **facts,
-        "versions": {"diffusion_edu": diffusion_edu.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "diffusion_edu": diffusion_edu.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "bytes": len(weights),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -136,7 +140,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """Trained denoiser from a checkpoint folder: x_0 clipped to [-1, 1] for images; `.manifest` holds its manifest."""
     net, manifest = load_network(folder, device)
     if "schedule" not in manifest or "target" not in manifest:
-        raise ValueError(f"{folder} holds a {manifest['network']['class']}, no denoiser: its manifest names no schedule")
+        raise ValueError(
+            f"{folder} holds a {manifest['network']['class']}, no denoiser: its manifest names no schedule"
+        )
     clip = tuple(manifest["clip"]) if manifest.get("clip") else None
     denoiser = Denoiser(net, make_schedule(**manifest["schedule"]), manifest["target"], clip)
     denoiser.manifest = manifest

@@ -109,13 +109,10 @@ class Dataset:
         images, labels = self.images, self.labels
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(
-                f"{where}: images are {images.dtype} of shape {tuple(images.shape)}, "
-                "expected uint8 (N, C, H, W)"
+                f"{where}: images are {images.dtype} of shape {tuple(images.shape)}, expected uint8 (N, C, H, W)"
             )
         if labels.dtype != torch.int64 or labels.ndim != 1:
-            raise ValueError(
-                f"{where}: labels are {labels.dtype} of shape {tuple(labels.shape)}, expected int64 (N,)"
-            )
+            raise ValueError(f"{where}: labels are {labels.dtype} of shape {tuple(labels.shape)}, expected int64 (N,)")
         if len(images) != len(labels):
             raise ValueError(f"{where}: {len(labels)} labels for {len(images)} images")
         outside = (labels < 0) | (labels >= self.num_classes)
@@ -296,9 +293,7 @@ def _read_idx_split(folder: Path, files: Mapping[str, str]) -> tuple[np.ndarray,
     images = read_idx(folder / images_name, 3, images_hash)
     labels = read_idx(folder / labels_name, 1, labels_hash)
     if len(images) != len(labels):
-        raise ValueError(
-            f"{folder / labels_name}: {len(labels)} labels, expected {len(images)} as in {images_name}"
-        )
+        raise ValueError(f"{folder / labels_name}: {len(labels)} labels, expected {len(images)} as in {images_name}")
     return images[:, None], labels
 
 
@@ -468,9 +463,7 @@ _RECIPES = {
         ),
     ),
     "fashion-mnist": _Recipe(
-        classes=tuple(
-            "T-shirt/top,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot".split(",")
-        ),
+        classes=tuple("T-shirt/top,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot".split(",")),
         origin=_FASHION_ORIGIN,
         read=_read_idx_split,
         splits=_idx_splits(

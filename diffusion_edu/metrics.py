@@ -61,7 +61,9 @@ def measure_samples(classifier: Classifier, x: Tensor, y: Tensor, train: Dataset
     """
     features, seen = judge(classifier, x)
     reference, _ = judge(classifier, to_float(test.images))
-    floors = torch.tensor([frechet_distance(judge(classifier, to_float(p))[0], reference) for p in real_parts(train, len(x))])
+    floors = torch.tensor(
+        [frechet_distance(judge(classifier, to_float(p))[0], reference) for p in real_parts(train, len(x))]
+    )
     g = torch.Generator().manual_seed(0)
     resampled = [features[torch.randint(len(x), (len(x),), generator=g)] for _ in range(10)]
     spread = torch.tensor([frechet_distance(part, reference) for part in resampled]).std()

@@ -56,7 +56,7 @@ def transition(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor
     drop = schedule.log_snr(t) - schedule.log_snr(s)
     drop = drop.masked_fill(s == t, 0)  # inf - inf where both are 0 or 1
     ratio = (schedule.alpha(t) / schedule.alpha(s)).masked_fill(s == t, 1)
-    return ratio, -schedule.sigma(t) ** 2 * torch.expm1(drop)
+    return ratio, -(schedule.sigma(t) ** 2) * torch.expm1(drop)
 
 
 def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

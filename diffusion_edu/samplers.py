@@ -46,7 +46,9 @@ def check_grid(ts: Tensor) -> None:
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"a time grid is 1-D with at least two times, got shape {tuple(ts.shape)}")
     if not bool((ts[1:] < ts[:-1]).all()):
-        raise ValueError(f"a sampler's time grid must decrease strictly, got {float(ts[0]):.4g} ... {float(ts[-1]):.4g}")
+        raise ValueError(
+            f"a sampler's time grid must decrease strictly, got {float(ts[0]):.4g} ... {float(ts[-1]):.4g}"
+        )
     if float(ts[0]) > 1 or float(ts[-1]) < 0:
         raise ValueError(f"times must lie in [0, 1], got {float(ts[0]):.6g} to {float(ts[-1]):.6g}")
 

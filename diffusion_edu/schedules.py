@@ -319,7 +319,9 @@ def derivative(function, t: Tensor) -> Tensor:
         return torch.autograd.grad(value, u)[0] if value.requires_grad else torch.zeros_like(t)  # a constant
 
 
-SCHEDULES = {c.__name__: c for c in (LinearBeta, Cosine, Sigmoid, OrnsteinUhlenbeck, VarianceExploding, Flow, DiscreteBetas)}
+SCHEDULES = {
+    c.__name__: c for c in (LinearBeta, Cosine, Sigmoid, OrnsteinUhlenbeck, VarianceExploding, Flow, DiscreteBetas)
+}
 
 
 def make_schedule(name: str, **arguments) -> Schedule:

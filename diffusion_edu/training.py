@@ -57,7 +57,9 @@ class TrainConfig:
         if self.save_every % self.log_every:
             raise ValueError(f"save_every must be a multiple of log_every = {self.log_every}, got {self.save_every}")
         if not 0 <= self.p_null <= 1 or not 0 <= self.ema < 1 or not 0 <= self.decay <= 1:
-            raise ValueError(f"need p_null and decay in [0, 1], ema in [0, 1), got {self.p_null}, {self.decay}, {self.ema}")
+            raise ValueError(
+                f"need p_null and decay in [0, 1], ema in [0, 1), got {self.p_null}, {self.decay}, {self.ema}"
+            )
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f'precision must be "float32" or "bfloat16", got {self.precision!r}')
 
@@ -104,7 +106,13 @@ class Run:
     def save(self, path: Path) -> None:
         """Write the whole state to one safetensors file, atomically."""
         log = [list(asdict(r).values()) for r in self.log]
-        note = {"step": self.step, "seconds": self.seconds, "config": asdict(self.config), "task": self.task, "log": log}
+        note = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "config": asdict(self.config),
+            "task": self.task,
+            "log": log,
+        }
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.state().items()}
         write_atomically(path, save_bytes(tensors, {"run": json.dumps(note)}))
 
@@ -126,12 +134,16 @@ class Run:
         try:
             self.denoiser.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
         except RuntimeError:
-            raise ValueError(f"{path} belongs to another architecture than {type(self.denoiser.net).__name__}") from None
+            raise ValueError(
+                f"{path} belongs to another architecture than {type(self.denoiser.net).__name__}"
+            ) from None
         self.ema.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
         for name, parameter in self.denoiser.named_parameters():
             keys = ("step", "exp_avg", "exp_avg_sq")
             moments = {key: tensors[f"adam.{key}.{name}"] for key in keys if f"adam.{key}.{name}" in tensors}
-            self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
+            self.optimizer.state[parameter] = {
+                k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()
+            }
 
     def check_config(self, note: dict[str, Any], path: Path) -> None:
         """Raise ValueError when a saved run was made in another way than this one's configuration says."""
@@ -251,7 +263,13 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def fit_classifier(
-    net: nn.Module, images: Tensor, labels: Tensor, epochs: int = 10, batch: int = 128, rate: float = 3e-3, seed: int = 0
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int = 10,
+    batch: int = 128,
+    rate: float = 3e-3,
+    seed: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Train a classifier on uint8 images with jitter and a one-cycle rate; yield (epoch, mean loss) after each epoch."""
     generator = torch.Generator().manual_seed(seed)

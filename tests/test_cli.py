@@ -240,7 +240,7 @@ def test_evaluate_writes_into_the_manifest_and_replaces_the_same_settings(tmp_pa
     for options in (["--steps", "2"], ["--steps", "2"], ["--steps", "3", "--sampler", "heun"]):
         assert cli.main([*arguments, *options]) == 0
     first, second = checkpoints.load(folder).manifest["metrics"]
-    assert (first["steps"], first["evaluations"], first["samples"], first["sampler"]) == (2, 2, 20, "ddim")
+    assert (first["steps"], first["evaluations"], first["samples"], first["sampler"]) == (2, 2, 20, "ancestral")
     assert (second["steps"], second["evaluations"], second["sampler"]) == (3, 5, "heun")
     for metrics in (first, second):
         assert 0 <= metrics["accuracy"] <= 1

@@ -100,9 +100,7 @@ def test_sha256_depends_on_pixels_and_labels():
 
 
 def test_unknown_names_are_refused_with_the_allowed_ones():
-    with pytest.raises(
-        ValueError, match=r"data set 'imagenet', expected one of: mnist, fashion-mnist, cifar10"
-    ):
+    with pytest.raises(ValueError, match=r"data set 'imagenet', expected one of: mnist, fashion-mnist, cifar10"):
         data.load("imagenet")
     with pytest.raises(ValueError, match=r"split 'validation', expected one of: train, test"):
         data.load("mnist", "validation")
@@ -126,9 +124,7 @@ def test_unknown_names_are_refused_with_the_allowed_ones():
     ],
 )
 def test_a_dataset_that_does_not_fit_is_refused(change, message):
-    good = data.Dataset(
-        "own", "train", torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b")
-    )
+    good = data.Dataset("own", "train", torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
     with pytest.raises(ValueError, match=message):
         replace(good, **change)
 
@@ -166,9 +162,7 @@ def test_read_idx_reads_what_was_written(tmp_path, raw):
         pytest.param(GOOD[:10], r"10 bytes, expected an IDX header of 16", id="header cut"),
         pytest.param(GOOD[:-1], r"47 bytes after the header, expected 3 x 4 x 4 = 48", id="truncated"),
         pytest.param(GOOD + b"\0", r"49 bytes after the header, expected 3 x 4 x 4 = 48", id="trailing byte"),
-        pytest.param(
-            idx(PICTURES.ravel()), r"magic number 0x00000801, expected 0x00000803", id="labels for images"
-        ),
+        pytest.param(idx(PICTURES.ravel()), r"magic number 0x00000801, expected 0x00000803", id="labels for images"),
         pytest.param(b"\0\0\x0d\3" + GOOD[4:], r"magic number 0x00000d03, expected 0x00000803", id="floats"),
         pytest.param(GOOD[:7] + b"\4" + GOOD[8:], r"48 bytes .* expected 4 x 4 x 4 = 64", id="wrong count"),
         pytest.param(ZIPPED[:-12], r"damaged gzip", id="gzip truncated"),
@@ -204,9 +198,7 @@ def test_read_cifar_reads_planes_of_red_green_and_blue(tmp_path):
     ("raw", "message"),
     [
         pytest.param(b"", r"0 bytes, expected a positive multiple of 3073", id="empty"),
-        pytest.param(
-            records([1, 2])[:-1], r"6145 bytes, expected a positive multiple of 3073", id="truncated"
-        ),
+        pytest.param(records([1, 2])[:-1], r"6145 bytes, expected a positive multiple of 3073", id="truncated"),
         pytest.param(records([1, 2]) + b"\0", r"6147 bytes, expected", id="trailing byte"),
         pytest.param(records([1, 10]), r"label 10 in record 1, expected 0 to 9", id="label out of range"),
         pytest.param(records([1, 3]), r"SHA-256 .*, expected", id="mislabelled"),
@@ -350,9 +342,7 @@ def test_an_interrupted_download_leaves_the_cache_empty(cache, monkeypatch, smal
     assert left_in(cache) == []
 
 
-def test_an_interruption_between_two_moves_leaves_whole_files_only(
-    cache, monkeypatch, website, small_fashion
-):
+def test_an_interruption_between_two_moves_leaves_whole_files_only(cache, monkeypatch, website, small_fashion):
     put(website[0], small_fashion)
     replace_file, moved = data.os.replace, []
 
@@ -409,9 +399,7 @@ def test_two_fetches_at_once_agree(cache, monkeypatch, website, small_fashion):
 
     monkeypatch.setattr(data, "_download", wait_then_download)
     hashes = []
-    threads = [
-        threading.Thread(target=lambda: hashes.append(data.load("fashion-mnist").sha256)) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: hashes.append(data.load("fashion-mnist").sha256)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -560,9 +548,7 @@ def test_the_module_needs_neither_pooch_nor_pillow_to_import(monkeypatch):
 
 def test_the_readme_states_every_hash():
     text = (data.folder_of("mnist").parent / "README.md").read_text()
-    hashes = {
-        h for recipe in data._RECIPES.values() for files in recipe.splits.values() for h in files.values()
-    }
+    hashes = {h for recipe in data._RECIPES.values() for files in recipe.splits.values() for h in files.values()}
     assert len(hashes) == 14
     assert [h for h in sorted(hashes) if h not in text] == []
 
@@ -713,9 +699,7 @@ def test_the_checkerboard_has_eight_even_squares():
 
 
 def test_toy_refuses_what_makes_no_sense():
-    with pytest.raises(
-        ValueError, match=r"toy set 'rings', expected one of: mixture, two-moons, spiral, checker"
-    ):
+    with pytest.raises(ValueError, match=r"toy set 'rings', expected one of: mixture, two-moons, spiral, checker"):
         data.toy("rings", 10)
     with pytest.raises(ValueError, match=r"n is 0, expected at least 1"):
         data.toy("mixture", 0)

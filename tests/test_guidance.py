@@ -40,6 +40,16 @@ def test_the_guided_score_is_the_weighted_sum(denoiser, w, t):
         torch.testing.assert_close(getattr(guided, face), wanted, rtol=1e-9, atol=1e-9)
 
 
+def test_the_two_estimates_are_added_before_the_sum_is_clipped():
+    clipped = Denoiser(Net(), Cosine(), "eps", clip=(-0.6, 0.6))
+    t = torch.tensor(0.4).double()
+    null, conditional = clipped.raw(X, t, NULL).x0, clipped.raw(X, t, Y).x0
+    wanted = (null + 2 * (conditional - null)).clamp(-0.6, 0.6)
+    torch.testing.assert_close(classifier_free(clipped, 2.0)(X, t, Y).x0, wanted, rtol=1e-9, atol=1e-9)
+    added_late = null.clamp(-0.6, 0.6) + 2 * (conditional.clamp(-0.6, 0.6) - null.clamp(-0.6, 0.6))
+    assert (wanted - added_late.clamp(-0.6, 0.6)).abs().max() > 0.01  # the order matters here
+
+
 def test_one_call_of_the_network_for_both(denoiser):
     classifier_free(denoiser, 2.0)(X, torch.tensor(0.4), Y)
     assert denoiser.net.calls == 1

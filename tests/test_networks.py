@@ -5,6 +5,7 @@ import torch
 
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.networks import MLP, Classifier, UNet
+from diffusion_edu.networks.unet import ResidualBlock
 from diffusion_edu.schedules import Cosine
 
 
@@ -58,16 +59,18 @@ def test_every_parameter_matters(arguments):
     assert bool(net.embed_class.weight.grad.abs().sum(1).gt(0).all())
 
 
-def test_the_way_up_sees_every_skip():
-    net = small()
-    (net(noise(2, 1, 8, 8), T, Y) * noise(2, 1, 8, 8)).sum().backward()
-    ups = [layer for layer in net.up if hasattr(layer, "modulate")]
-    assert len(ups) == 2
-    for layer in ups:
-        weight = layer.first[2].weight
-        skipped = weight.shape[1] - layer.first[2].out_channels  # channels that come from below, then the skip's
-        assert bool(weight.grad[:, :skipped].any())
-        assert bool(weight.grad[:, skipped:].any())
+def test_each_block_on_the_way_up_sees_what_its_twin_made_on_the_way_down():
+    net, made, seen = small(blocks=2), [], []
+    for layer in net.down:
+        if isinstance(layer, ResidualBlock):
+            layer.register_forward_hook(lambda layer, inputs, output: made.append(output))
+    for layer in net.up:
+        if isinstance(layer, ResidualBlock):
+            layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    net(noise(2, 1, 8, 8), T, Y)
+    assert len(made) == len(seen) == 4
+    for below, twin in zip(seen, reversed(made), strict=True):
+        assert torch.equal(below[:, -twin.shape[1] :], twin)  # the skip's channels come last
 
 
 def test_time_and_class_change_the_answer_and_rows_do_not_mix():

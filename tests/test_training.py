@@ -139,6 +139,21 @@ def test_share_of_dropped_labels_at_its_edges(monkeypatch, p_null):
     assert seen[0].tolist() == ([3, 3, 3, 3] if p_null else y.tolist())
 
 
+def test_every_step_has_its_own_times_and_noise(monkeypatch):
+    drawn, loss = [], training.denoising_loss
+    monkeypatch.setattr(training, "denoising_loss", lambda d, x, t, e, y: drawn.append((t, e)) or loss(d, x, t, e, y))
+    for _ in range(2):
+        run = new_run()
+        for _ in range(3):
+            train_step(run, IMAGES, LABELS)
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert not torch.equal(drawn[a][0], drawn[b][0])
+        assert not torch.equal(drawn[a][1], drawn[b][1])
+    for first, second in zip(drawn[:3], drawn[3:], strict=True):  # the same steps of another run
+        assert torch.equal(first[0], second[0])
+        assert torch.equal(first[1], second[1])
+
+
 def test_another_seed_is_another_run():
     a, b, c = (new_run(replace(CONFIG, seed=s)) for s in (0, 0, 1))
     losses = [finish(run)[-1].loss for run in (a, b, c)]
