@@ -39,7 +39,7 @@ test: book ## build the book, then check package, equations, chapters, widgets a
 	@$(WITH_NODE) $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg tests _build/jupyter_execute/book
 
 lab: $(INSTALLED) $(LAB_SETTINGS) ## open the chapters in JupyterLab (a double click opens one as a notebook)
-	@cd book && ../$(BIN)/jupyter lab --ip=127.0.0.1
+	@cd book && ../$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
 
 serve: ## serve the built site on http://127.0.0.1:8000/ (PORT=... for another)
 	@test -f _build/html/index.html || { echo "make serve: there is no site yet, run 'make book' first" >&2; exit 1; }

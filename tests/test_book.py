@@ -138,6 +138,7 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("diffusion_edu/widgets/a.mjs", True),
         ("diffusion_edu/new.py", True),
         ("data/checkpoints/c.safetensors", True),
+        ("data/README.md", False),
         ("book/d.md", False),  # myst-nb looks at the chapters' own cells
     ],
 )

@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 LOGGER = logging.getLogger(__name__)
 MARK = "equation-mark"
-COLUMNS = ("Equation", "States", "Method", "Tolerance", "Seconds", "Test")
+COLUMNS = ("Equation", "Where", "Method", "Tolerance", "Seconds", "Test")
 
 
 class ledger_table(nodes.General, nodes.Element):  # noqa: N801  (docutils names nodes in lower case)
@@ -115,6 +115,18 @@ def check_both_ways(app: Sphinx, env: BuildEnvironment) -> None:
         LOGGER.warning("equation test without an equation: no page has the label %r (%s)", label, tests, type="ledger")
 
 
+def one_row_a_test(records: list[dict]) -> list[dict]:
+    """Return the records with the cases of a parametrised test taken together: their number, and their time in all."""
+    rows: dict[tuple, dict] = {}
+    for record in records:
+        test = record["test"].split("/")[-1].split("[")[0]
+        key = (test, record["method"], record["tolerance"])
+        row = rows.setdefault(key, record | {"test": test, "seconds": 0.0, "cases": 0})
+        row["seconds"] += record["seconds"]
+        row["cases"] += 1
+    return list(rows.values())
+
+
 def row_id(label: str) -> str:
     """Return the anchor of a label's row in the table."""
     return f"ledger-{label}"
@@ -154,7 +166,7 @@ def table(app: Sphinx, docname: str) -> nodes.Node:
     """Return the ledger as a table with one row for each test."""
     body = nodes.tbody()
     for label in in_reading_order(app):
-        rows = [table_row(cells(app, docname, label, record)) for record in app.env.ledger[label]]
+        rows = [table_row(cells(app, docname, label, record)) for record in one_row_a_test(app.env.ledger[label])]
         rows[0]["ids"].append(row_id(label))
         body += rows
     return framed(body)
@@ -182,8 +194,14 @@ def cells(app: Sphinx, docname: str, label: str, record: dict) -> list[nodes.Nod
         nodes.Text(record["method"]),
         nodes.Text(record["tolerance"]),
         nodes.Text(f"{record['seconds']:.2f}"),
-        nodes.literal("", record["test"].split("/")[-1]),
+        test_name(record),
     ]
+
+
+def test_name(record: dict) -> nodes.Node:
+    """Return a test's name, and of how many cases it consists if there are several."""
+    name, cases = nodes.literal("", record["test"]), record["cases"]
+    return nodes.inline("", "", name, nodes.Text(f", {cases} cases" if cases > 1 else ""))
 
 
 def table_row(contents: Iterable[nodes.Node]) -> nodes.row:
