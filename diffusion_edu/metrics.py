@@ -52,10 +52,19 @@ def real_parts(train: Dataset, n: int, seed: int = 0) -> Iterator[Tensor]:
         yield train.images[part]
 
 
+def share_error(hits: int, n: int) -> float:
+    """Standard error of a share of `hits` in n, with two successes and two failures added (Agresti & Coull 1998).
+
+    The plain sqrt(p (1 - p) / n) would claim certainty where all n are hits.
+    """
+    p = (hits + 2) / (n + 4)
+    return sqrt(p * (1 - p) / (n + 4))
+
+
 def measure_samples(classifier: Classifier, x: Tensor, y: Tensor, train: Dataset, test: Dataset) -> dict[str, Any]:
     """Accuracy and Fréchet distance of class-conditional samples x (N, 1, 28, 28) in [-1, 1], asked for as y (N,).
 
-    accuracy: share that the classifier sees as asked, with its binomial standard error. frechet: against the test
+    accuracy: share that the classifier sees as asked, with its standard error (`share_error`). frechet: against the test
     split, with the standard deviation over bootstrap resamples. floor: the same distance for disjoint parts of n
     real training images, mean and standard deviation; ratio: frechet / floor.
     """
@@ -71,7 +80,7 @@ def measure_samples(classifier: Classifier, x: Tensor, y: Tensor, train: Dataset
     return {
         "samples": len(x),
         "accuracy": accuracy,
-        "accuracy_error": sqrt(accuracy * (1 - accuracy) / len(x)),
+        "accuracy_error": share_error(int((seen == y).sum()), len(x)),
         "frechet": frechet,
         "frechet_error": float(spread),
         "floor": float(floors.mean()),

@@ -107,7 +107,7 @@ def test_the_whole_measurement():
     floors = [metrics.frechet_distance(to_float(p).flatten(1), reference) for p in metrics.real_parts(train, 20)]
     assert result["samples"] == 20
     assert result["accuracy"] == 0.75
-    assert result["accuracy_error"] == pytest.approx((0.75 * 0.25 / 20) ** 0.5)
+    assert result["accuracy_error"] == pytest.approx((17 / 24 * 7 / 24 / 24) ** 0.5)  # 15 + 2 of 20 + 4
     assert result["frechet"] == pytest.approx(metrics.frechet_distance(features, reference))
     assert result["floor"] == pytest.approx(sum(floors) / 5)
     assert result["floor_error"] == pytest.approx(torch.tensor(floors).std().item(), rel=1e-5)
