@@ -114,3 +114,15 @@ def test_the_whole_measurement():
     assert result["floor_parts"] == 5
     assert result["ratio"] == pytest.approx(result["frechet"] / result["floor"])
     assert 0 < result["frechet_error"] < result["frechet"] * 2
+
+
+def test_sliced_wasserstein_of_a_shift_and_of_a_scale():
+    x = normal(500, 2)
+    g = torch.Generator().manual_seed(1)
+    # a shift by m moves each projection by its cosine: root mean square |m| / sqrt(2), here over 4,000 directions
+    assert metrics.sliced_wasserstein(x, x + torch.tensor([3.0, 4.0]), 4000, g) == pytest.approx(5 / 2**0.5, rel=0.03)
+    root_mean_square = float(x.square().sum(1).mean() / 2) ** 0.5
+    assert metrics.sliced_wasserstein(x, 2 * x, 4000, g) == pytest.approx(root_mean_square, rel=0.03)
+    assert metrics.sliced_wasserstein(x, x.flip(0)) == 0
+    with pytest.raises(ValueError, match=r"got \(500, 2\) and \(499, 2\)"):
+        metrics.sliced_wasserstein(x, x[1:])

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHAPTERS = ("forward", "denoising")
+CHAPTERS = (
+    "forward",
+    "denoising",
+)
 
 
 @dataclass(frozen=True)

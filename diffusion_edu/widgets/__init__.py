@@ -4,4 +4,8 @@ from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.trajectory import Trajectory
 
-__all__ = ["ScheduleExplorer", "Trajectory", "Widget"]
+__all__ = [
+    "ScheduleExplorer",
+    "Trajectory",
+    "Widget",
+]

