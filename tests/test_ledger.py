@@ -88,6 +88,15 @@ def test_checked_equation_is_marked_and_listed(book: Book):
         assert cell in row
 
 
+def test_summary_counts_equations_ways_and_seconds(book: Book):
+    book.write_chapter(LABELLED + LABELLED.replace("eq-step", "eq-other").replace("# Chapter", "## Again"))
+    another = RECORD | {"label": "eq-other", "method": "symbolic", "seconds": 2.0}
+    book.write_ledger(RECORD, RECORD | {"test": "tests/x.py::test_too", "method": "monte carlo"}, another)
+    assert book.build() == ""
+    counted = "2 labelled equations, all checked: 1 by computer algebra, 1 exactly, 1 by simulation"
+    assert counted in book.read("ledger") and "3 checks that took 2 seconds" in book.read("ledger")
+
+
 def test_label_without_test_is_refused(book: Book):
     book.write_ledger()
     warnings = book.build()

@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 LOGGER = logging.getLogger(__name__)
 MARK = "equation-mark"
+METHODS = {"symbolic": "by computer algebra", "exact": "exactly", "monte carlo": "by simulation"}
 COLUMNS = ("Equation", "Where", "Method", "Tolerance", "Seconds", "Test")
 
 
@@ -159,7 +160,21 @@ def mark(app: Sphinx, docname: str, ledger_page: str, label: str, records: list[
 def fill_tables(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Replace each `{equation-ledger}` by the table, in the order of the book."""
     for place in list(doctree.findall(ledger_table)):
-        place.replace_self(table(app, docname))
+        place.replace_self([summary(app), table(app, docname)])
+
+
+def summary(app: Sphinx) -> nodes.Node:
+    """Return a sentence that counts the equations of the table, the ways they are checked, and the time it took."""
+    equations = {label: app.env.ledger[label] for label in in_reading_order(app)}
+    records = [record for each in equations.values() for record in each]
+    ways = {method: sum(any(r["method"] == method for r in each) for each in equations.values()) for method in METHODS}
+    counted = ", ".join(f"{count} {name}" for (_, name), count in zip(METHODS.items(), ways.values(), strict=True))
+    seconds = sum(record["seconds"] for record in records)
+    return nodes.paragraph(
+        "",
+        f"{len(equations)} labelled equations, all checked: {counted}, some of them in several ways; {len(records)} checks "
+        f"that took {seconds:.0f} seconds when this site was built.",
+    )
 
 
 def table(app: Sphinx, docname: str) -> nodes.Node:
