@@ -106,7 +106,7 @@ class VAE(nn.Module):
         return self.importance_log_weights(images, samples, generator).logsumexp(1) - log(samples)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> PixelLogistic:
-        """p(x | z) at n draws of z from the prior: its `sample()` draws pixels, its `mean()` is a picture without their noise."""
+        """p(x | z) at n draws of z from the prior; `sample()` of it draws pixels, `mean()` is the picture without noise."""
         return self.decode(standard_normal(self.decoder[0].weight.new_zeros(n, self.latent), generator))
 
 
