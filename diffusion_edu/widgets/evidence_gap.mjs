@@ -1,7 +1,7 @@
 // The evidence of one observation, its lower bound, and the gap, while the reader moves q.
 // Python: diffusion_edu/widgets/evidence_gap.py
 
-export const LIMITS = { mean: [-3, 3], width: [0.15, 2], x: [-1, 4], noise: [0.4, 1.5] };
+export const LIMITS = { mean: [-4, 4], width: [0.1, 2], x: [-1, 4], noise: [0.4, 1.5] };
 const STEP = 0.05; // of every slider
 const [FIRST, COUNT, SPACING] = [-6, 1201, 0.01]; // the grid of z over which the evidence is summed
 const GRID = Array.from({ length: COUNT }, (_, i) => FIRST + i * SPACING);
@@ -170,7 +170,7 @@ const BARS = [
   [["−log p(x)", "#6b7280", (now) => -now.evidence], ["gap, KL(q ‖ posterior)", "#c0504d", (now) => now.gap]],
 ];
 const SCALES = [5, 10, 20, 50, 100, 200, 500]; // nats at the right end of the bars
-const SHOWN = [-4, 4, 2]; // of z, and the highest density in the chart
+const SHOWN = [-4, 4]; // of z
 const DECODERS = [["square", "f(z) = z²"], ["line", "f(z) = z"]];
 
 /** The smallest scale that holds so many nats. */
@@ -230,8 +230,8 @@ function render({ model, el }) {
   const button = make("button", { type: "button" }, "Best q");
   button.addEventListener("click", () => set(bestQ(read())));
 
-  const [low, high, top] = SHOWN;
-  const chart = makeChart("Densities of z", [[0, `z = ${inWords(low, 0)}`], [0.5, "0"], [1, `${high}`]], [0, top], [[0, "0"], [1, "1"], [2, "2"]]);
+  const [low, high] = SHOWN;
+  const chart = makeChart("Densities of z", [[0, `z = ${inWords(low, 0)}`], [0.5, "0"], [1, `${high}`]], [0, 1], []);
   const curves = CURVES.map(({ key, colour, dash }) => ({ key, ...chart.addCurve(colour, dash) }));
   const key = make("div", { class: "legend" }, ...CURVES.map(({ name, colour }) => make("span", { style: `--colour: ${colour}` }, make("i"), name)));
   const bars = makeBars();
@@ -249,8 +249,10 @@ function render({ model, el }) {
       posterior: joint.map((value) => Math.exp(value - now.evidence)),
       q: GRID.map((z) => Math.exp(logNormal(z, state.mean, state.width))),
     };
+    const peak = Math.max(...densities.posterior, ...densities.q);
+    const top = [0.8, 1.6, 3.2, 6.4].find((each) => peak <= each); // steps, so that a small move does not rescale
     for (const curve of curves)
-      curve.draw(GRID.flatMap((z, i) => (z < low - 0.001 || z > high + 0.001 || i % 4 ? [] : [[(z - low) / (high - low), densities[curve.key][i]]])));
+      curve.draw(GRID.flatMap((z, i) => (z < low - 0.001 || z > high + 0.001 || i % 4 ? [] : [[(z - low) / (high - low), densities[curve.key][i] / top]])));
     sliders.forEach((slider, i) => slider.draw(state[names[i + 1]]));
     radios.forEach((radio) => (radio.checked = radio.value === state.decoder));
     bars.draw(now);

@@ -16,7 +16,7 @@ from diffusion_edu.plotting import COLOURS
 from diffusion_edu.widgets.base import StaticFigure, Widget, check_range
 
 DECODERS = ("line", "square")  # f(z) = z, and f(z) = z^2
-LIMITS = {"mean": (-3, 3), "width": (0.15, 2), "x": (-1, 4), "noise": (0.4, 1.5)}
+LIMITS = {"mean": (-4, 4), "width": (0.1, 2), "x": (-1, 4), "noise": (0.4, 1.5)}
 GRID = torch.linspace(-6, 6, 1201, dtype=torch.float64)  # of z: what lies beyond is below 1e-8
 
 
