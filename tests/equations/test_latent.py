@@ -304,7 +304,8 @@ def test_linear_gap():
 
 @equation("eq-latent-mean-field", method="exact", tolerance="1e-10 at the minimum; nothing below it nearby")
 def test_mean_field():
-    model, x = linear()
+    weight = torch.tensor([[1.2, 0.9], [0.5, 1.1], [0.6, 0.2]], dtype=F64)
+    model, x = LinearGaussian(weight, torch.zeros(3, dtype=F64), 0.5), torch.tensor([[1.5, 0.7, 0.1]], dtype=F64)
     mean, covariance = model.posterior(x)
     precision = covariance.inverse()
     formula = float(precision.diagonal().log().sum() - precision.logdet()) / 2
@@ -406,7 +407,7 @@ def test_score_gradient():
     q = normal_log(GRID, mu, sigma).exp() * STEP
     wanted = (average(mu + h, sigma) - average(mu - h, sigma)) / (2 * h)
     assert float((q * joint_log(GRID) * (GRID - mu) / sigma**2).sum()) == pytest.approx(wanted, abs=1e-6)
-    assert abs(float((q * joint_log(GRID) * (GRID - mu) / sigma).sum()) - wanted) > 0.1
+    assert abs(float((q * joint_log(GRID) * (GRID - mu) / sigma).sum()) - wanted) > 0.05
 
 
 # --- the autoencoder --------------------------------------------------------------------------------
@@ -438,20 +439,19 @@ def test_bins_of_the_package():
             assert abs(float(plain.sum()) - 1) > 0.1
 
 
-@equation("eq-latent-two-terms", method="monte carlo", tolerance="4 standard errors (20,000 draws; an untrained VAE)")
+@equation("eq-latent-two-terms", method="monte carlo", tolerance="4 standard errors (4,000 draws; an untrained VAE)")
 def test_two_terms_of_the_vae():
+    """The closed divergence against log-weights at the same draws of z: they differ by log q - log p only."""
     torch.manual_seed(0)
     net = VAE(latent=2, width=8)
     image = torch.randint(0, 256, (1, 1, 28, 28), generator=seeded(0), dtype=torch.uint8)
-    copies = image.expand(20_000, 1, 28, 28)
     with torch.no_grad():
-        parts = [net.elbo_terms(part, seeded(k)) for k, part in enumerate(copies.split(2000))]
-        reconstruction = torch.cat([p[0] for p in parts]).double()
-        log_w = torch.cat([net.importance_log_weights(image, 2000, seeded(100 + k))[0] for k in range(10)]).double()
-    divergence = float(parts[0][1][0].sum())
-    difference = reconstruction - divergence - log_w  # independent draws of the same average
-    assert within(difference, 0.0)
-    assert divergence > 0.01 and not within(difference + 2 * divergence, 0.0)
+        reconstruction, divergence = net.elbo_terms(image.expand(4000, 1, 28, 28), seeded(1))
+        log_w = net.importance_log_weights(image, 4000, seeded(1))[0].double()
+    spent = reconstruction.double() - log_w  # log q(z | x) - log p(z), draw by draw
+    closed = float(divergence[0].double().sum())
+    assert within(spent, closed) and closed > 0.01
+    assert not within(spent, 2 * closed) and not within(spent, -closed)
 
 
 @equation(
