@@ -235,7 +235,7 @@ function render({ model, el }) {
   const curves = CURVES.map(({ key, colour, dash }) => ({ key, ...chart.addCurve(colour, dash) }));
   const key = make("div", { class: "legend" }, ...CURVES.map(({ name, colour }) => make("span", { style: `--colour: ${colour}` }, make("i"), name)));
   const bars = makeBars();
-  const handles = make("div", { class: "handles" }, ...sliders.map(({ node }) => node), make("div", { class: "row" }, choice, button));
+  const handles = make("div", { class: "handles" }, ...sliders.map(({ node }) => node), make("div", { class: "choices" }, choice, button));
   const text = make("div");
   root.append(make("div", { class: "two" }, make("div", {}, chart.node, key), handles), bars.node, text);
   const words = makeWords(text);
@@ -250,7 +250,7 @@ function render({ model, el }) {
       q: GRID.map((z) => Math.exp(logNormal(z, state.mean, state.width))),
     };
     const peak = Math.max(...densities.posterior, ...densities.q);
-    const top = [0.8, 1.6, 3.2, 6.4].find((each) => peak <= each); // steps, so that a small move does not rescale
+    const top = [0.5, 0.7, 1, 1.4, 2, 2.8, 4.2].find((each) => peak <= each); // steps, so that a small move does not rescale
     for (const curve of curves)
       curve.draw(GRID.flatMap((z, i) => (z < low - 0.001 || z > high + 0.001 || i % 4 ? [] : [[(z - low) / (high - low), densities[curve.key][i] / top]])));
     sliders.forEach((slider, i) => slider.draw(state[names[i + 1]]));

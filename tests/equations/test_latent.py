@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from diffusion_edu.analytic import LinearGaussian, kl_of_gaussians
+from diffusion_edu.analytic import GaussianMixture, LinearGaussian, kl_of_gaussians
 from diffusion_edu.networks import VAE
 from diffusion_edu.networks.vae import PixelLogistic, gaussian_kl
+from diffusion_edu.process import posterior as process_posterior
+from diffusion_edu.schedules import Cosine
 from tests.equations import equation
 
 F64 = torch.float64
@@ -573,3 +575,30 @@ def test_one_layer():
     assert prior == pytest.approx(float(gaussian_kl(alpha * x0, torch.full_like(x0, log(sigma))).sum()), abs=1e-10)
     assert as_vae < float(model.log_evidence(x0))
     assert abs(last - alpha**2 / 2 * float(x0.square().sum()) - as_vae) > 1e-3  # the constant part of the prior's term
+
+
+@equation("eq-latent-layer-cost", method="exact", tolerance="1e-6 (averages on grids, best variance by a fine search)")
+@pytest.mark.parametrize(("t", "s"), [(0.8, 0.5), (0.5, 0.4), (0.3, 0.1)])
+def test_layer_cost(t, s):
+    schedule, (t, s) = Cosine(), torch.tensor([t, s], dtype=F64)
+    lumps = GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), 0.2)
+    x_t, x_0 = torch.linspace(-5, 5, 1001, dtype=F64), torch.linspace(-2.5, 2.5, 501, dtype=F64)
+    weight = (
+        lumps.log_density(x_0[:, None]).exp()
+        * normal_log(x_t[:, None], schedule.alpha(t) * x_0, schedule.sigma(t)).exp()
+    )
+    weight = weight / weight.sum()  # (x_t, x_0)
+    guess = (weight @ x_0) / weight.sum(1)
+    both = [each.flatten() for each in torch.broadcast_tensors(x_0, x_t[:, None])]
+    mean, std = process_posterior(schedule, *both, t, s)
+    decoded, _ = process_posterior(schedule, guess, x_t, t, s)
+    square = (weight * (mean.reshape(1001, 501) - decoded[:, None]) ** 2).sum()
+    variances = std**2 * torch.linspace(1, 30, 290_001, dtype=F64)
+    costs = ((variances / std**2).log() - 1 + (std**2 + square) / variances) / 2
+    drop = schedule.log_snr(s).exp() - schedule.log_snr(t).exp()
+    error = (weight * (x_0 - guess[:, None]) ** 2).sum()
+    assert float(costs.min()) == pytest.approx(float(torch.log1p(drop * error) / 2), abs=1e-6)
+    assert float(costs[0]) == pytest.approx(
+        float(drop * error / 2), abs=1e-6
+    )  # the posterior's variance: the plain bound
+    assert float(costs[0] - costs.min()) > 1e-3
