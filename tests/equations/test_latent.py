@@ -582,7 +582,7 @@ def test_one_layer():
 def test_layer_cost(t, s):
     schedule, (t, s) = Cosine(), torch.tensor([t, s], dtype=F64)
     lumps = GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), 0.2)
-    x_t, x_0 = torch.linspace(-5, 5, 1001, dtype=F64), torch.linspace(-2.5, 2.5, 501, dtype=F64)
+    x_t, x_0 = torch.linspace(-5, 5, 501, dtype=F64), torch.linspace(-2.5, 2.5, 251, dtype=F64)
     weight = (
         lumps.log_density(x_0[:, None]).exp()
         * normal_log(x_t[:, None], schedule.alpha(t) * x_0, schedule.sigma(t)).exp()
@@ -592,8 +592,8 @@ def test_layer_cost(t, s):
     both = [each.flatten() for each in torch.broadcast_tensors(x_0, x_t[:, None])]
     mean, std = process_posterior(schedule, *both, t, s)
     decoded, _ = process_posterior(schedule, guess, x_t, t, s)
-    square = (weight * (mean.reshape(1001, 501) - decoded[:, None]) ** 2).sum()
-    variances = std**2 * torch.linspace(1, 30, 290_001, dtype=F64)
+    square = (weight * (mean.reshape(501, 251) - decoded[:, None]) ** 2).sum()
+    variances = std**2 * torch.linspace(1, 30, 145_001, dtype=F64)
     costs = ((variances / std**2).log() - 1 + (std**2 + square) / variances) / 2
     drop = schedule.log_snr(s).exp() - schedule.log_snr(t).exp()
     error = (weight * (x_0 - guess[:, None]) ** 2).sum()
