@@ -304,7 +304,7 @@ def test_linear_gap():
     assert bool((gap > 0).all())
 
 
-@equation("eq-latent-mean-field", method="exact", tolerance="1e-10 at the minimum; nothing below it nearby")
+@equation("eq-latent-mean-field", method="exact", tolerance="1e-10 (at the minimum; nothing below it nearby)")
 def test_mean_field():
     weight = torch.tensor([[1.2, 0.9], [0.5, 1.1], [0.6, 0.2]], dtype=F64)
     model, x = LinearGaussian(weight, torch.zeros(3, dtype=F64), 0.5), torch.tensor([[1.5, 0.7, 0.1]], dtype=F64)
