@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import log, pi
 
 import torch
@@ -128,3 +129,66 @@ def standard_normal_log_density(x: Tensor) -> Tensor:
     """log N(x; 0, I) in nats, (N,), for x (N, ...)."""
     flat = x.flatten(1)
     return -flat.square().sum(1) / 2 - flat.shape[1] / 2 * log(2 * pi)
+
+
+# --- latent variables -------------------------------------------------------------------------------
+
+
+class LinearGaussian:
+    """The latent model p(z) = N(0, I), p(x | z) = N(weight z + bias, noise^2 I): everything about it has a formula.
+
+    weight: (d, m); bias: (d,); noise: a number > 0. With the weight that maximises the likelihood it is probabilistic PCA
+    (Tipping & Bishop 1999). Raises ValueError for shapes that disagree or a noise that is not positive.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, noise: float) -> None:
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ValueError(f"need weight (d, m) and bias (d,), got {tuple(weight.shape)} and {tuple(bias.shape)}")
+        if not noise > 0:
+            raise ValueError(f"noise must be positive, got {noise}")
+        self.weight, self.bias, self.noise = weight, bias, noise
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n pairs: z (n, m) from the prior, x (n, d) given z."""
+        draw = partial(torch.randn, generator=generator, dtype=self.weight.dtype)
+        z = draw(n, self.weight.shape[1])
+        return z, z @ self.weight.T + self.bias + self.noise * draw(n, len(self.bias))
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """log p(x) in nats, (N,), for x (N, d): a Gaussian of covariance weight weight^T + noise^2 I."""
+        covariance = self.weight @ self.weight.T + self.noise**2 * torch.eye(len(self.bias)).to(self.weight)
+        return torch.distributions.MultivariateNormal(self.bias, covariance).log_prob(x)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (N, m) and covariance (m, m), the same for every x, of p(z | x); x: (N, d)."""
+        precision = torch.eye(self.weight.shape[1]).to(self.weight) + self.weight.T @ self.weight / self.noise**2
+        covariance = torch.linalg.inv(precision)
+        return (x - self.bias) @ self.weight @ covariance / self.noise**2, covariance
+
+    def elbo_terms(self, x: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """E_q log p(x | z), (N,), and KL(q || N(0, I)), (N,), in nats, for q = N(mean, covariance).
+
+        x: (N, d); mean: (N, m) or (m,); covariance: (m, m), symmetric and positive.
+        """
+        error = (x - mean @ self.weight.T - self.bias).square().sum(1)
+        spread = torch.trace(self.weight @ covariance @ self.weight.T)
+        constant = len(self.bias) / 2 * log(2 * pi * self.noise**2)
+        kl = kl_of_gaussians(mean, covariance, torch.zeros_like(mean), torch.eye(len(covariance)).to(covariance))
+        return -(error + spread) / (2 * self.noise**2) - constant, kl.expand(len(x))
+
+    def elbo(self, x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+        """The ELBO in nats, (N,), of x under q = N(mean, covariance); arguments as of `elbo_terms`."""
+        reconstruction, kl = self.elbo_terms(x, mean, covariance)
+        return reconstruction - kl
+
+
+def kl_of_gaussians(mean_q: Tensor, covariance_q: Tensor, mean_p: Tensor, covariance_p: Tensor) -> Tensor:
+    """KL(N(mean_q, covariance_q) || N(mean_p, covariance_p)) in nats, (N,) or ().
+
+    means: (N, m) or (m,), both alike; covariances: (m, m), symmetric and positive, shared by all N.
+    """
+    precision = torch.linalg.inv(covariance_p)
+    gap = mean_q - mean_p
+    distance = ((gap @ precision) * gap).sum(-1)
+    shape = torch.trace(precision @ covariance_q) - len(covariance_q)
+    return (distance + shape + torch.logdet(covariance_p) - torch.logdet(covariance_q)) / 2

@@ -288,3 +288,33 @@ def fit_classifier(
             cycle.step()
             total += float(loss.detach())
         yield epoch, total / per_epoch
+
+
+def fit_vae(
+    net: nn.Module, images: Tensor, epochs: int = 20, batch: int = 128, rate: float = 2e-3, seed: int = 0
+) -> Iterator[tuple[int, float]]:
+    """Train a VAE on uint8 images by the ELBO, one draw of z an image; yield (epoch, mean of -ELBO in nats an image).
+
+    Raises ValueError when there are fewer images than a batch, FloatingPointError when the loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), rate)
+    per_epoch = len(images) // batch
+    if per_epoch < 1:
+        raise ValueError(f"a batch of {batch} needs at least as many images, got {len(images)}")
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * per_epoch)
+    net.train()
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for index in torch.randperm(len(images), generator=generator)[: per_epoch * batch].split(batch):
+            reconstruction, kl = net.elbo_terms(images[index.to(images.device)], generator)
+            loss = (kl.sum(1) - reconstruction).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1000.0)  # gradients are sums over 784 pixels
+            optimizer.step()
+            cycle.step()
+            total += float(loss.detach())
+        if not isfinite(total):
+            raise FloatingPointError(f"loss {total / per_epoch} in epoch {epoch}")
+        yield epoch, total / per_epoch

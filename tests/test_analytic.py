@@ -5,7 +5,13 @@ from math import log, pi
 import pytest
 import torch
 
-from diffusion_edu.analytic import GaussianMixture, empirical_denoiser, standard_normal_log_density
+from diffusion_edu.analytic import (
+    GaussianMixture,
+    LinearGaussian,
+    empirical_denoiser,
+    kl_of_gaussians,
+    standard_normal_log_density,
+)
 from diffusion_edu.schedules import (
     Cosine,
     Flow,
@@ -173,3 +179,57 @@ def test_the_finite_data_set_is_a_mixture_of_needles_and_ends_in_one_of_its_poin
     torch.testing.assert_close(near, data[torch.cdist(x, data).argmin(1)])
     far = empirical_denoiser(data, OrnsteinUhlenbeck(20.0))(x, torch.tensor(1.0, dtype=torch.float64)).x0
     torch.testing.assert_close(far, data.mean(0).expand(4, 2), rtol=1e-6, atol=1e-6)
+
+
+# --- latent variables ---
+
+
+def linear_model():
+    weight = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return LinearGaussian(weight, torch.tensor([1.0, 0.0, -1.0, 0.5], dtype=torch.float64), 0.6)
+
+
+def test_the_latent_model_s_pairs_have_its_moments():
+    model, n = linear_model(), 200_000
+    z, x = model.sample(n, torch.Generator().manual_seed(1))
+    covariance = model.weight @ model.weight.T + 0.36 * torch.eye(4, dtype=torch.float64)
+    error = 5 * (float(covariance.max()) / n) ** 0.5  # five standard errors of a mean, as below of a covariance
+    torch.testing.assert_close(x.mean(0), model.bias, rtol=0, atol=error)
+    torch.testing.assert_close(x.T.cov(), covariance, rtol=0, atol=5 * float(covariance.max()) * (2 / n) ** 0.5)
+    mean, spread = model.posterior(x)
+    torch.testing.assert_close((z - mean).T.cov(), spread, rtol=0, atol=5 * float(spread.max()) * (2 / n) ** 0.5)
+
+
+def test_bayes_rule_of_the_latent_model():
+    """log p(x) = log p(x | z) + log p(z) - log p(z | x), at any z."""
+    model = linear_model()
+    z, x = model.sample(6, torch.Generator().manual_seed(2))
+    mean, covariance = model.posterior(x)
+    posterior = torch.distributions.MultivariateNormal(mean, covariance).log_prob(z + 0.4)
+    decoder = torch.distributions.Normal((z + 0.4) @ model.weight.T + model.bias, model.noise).log_prob(x).sum(1)
+    torch.testing.assert_close(model.log_evidence(x), decoder + standard_normal_log_density(z + 0.4) - posterior)
+
+
+def test_the_bound_touches_the_evidence_at_the_posterior_and_nowhere_else():
+    model = linear_model()
+    _, x = model.sample(6, torch.Generator().manual_seed(3))
+    mean, covariance = model.posterior(x)
+    torch.testing.assert_close(model.elbo(x, mean, covariance), model.log_evidence(x))
+    for q in ((mean + 0.1, covariance), (mean, 1.1 * covariance), (torch.zeros(2, dtype=torch.float64), covariance)):
+        gap = model.log_evidence(x) - model.elbo(x, *q)
+        torch.testing.assert_close(gap, kl_of_gaussians(*(q[0].expand(6, 2), q[1]), mean, covariance))
+        assert bool((gap > 1e-3).all())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LinearGaussian(torch.ones(3), torch.zeros(3), 1.0), r"weight \(d, m\).*got \(3,\) and \(3,\)"),
+        (lambda: LinearGaussian(torch.ones(3, 2), torch.zeros(2), 1.0), r"got \(3, 2\) and \(2,\)"),
+        (lambda: LinearGaussian(torch.ones(3, 2), torch.zeros(3), 0.0), "noise must be positive, got 0"),
+        (lambda: LinearGaussian(torch.ones(3, 2), torch.zeros(3), float("nan")), "got nan"),
+    ],
+)
+def test_what_makes_no_latent_model_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -12,7 +12,7 @@ import torch
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, data, training
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.networks import Classifier, UNet
+from diffusion_edu.networks import VAE, Classifier, UNet
 from diffusion_edu.schedules import Cosine
 
 TINY = {"in_channels": 1, "channels": (8, 8, 8), "num_classes": 10, "embedding": 16}
@@ -264,3 +264,59 @@ def test_bfloat16_trains_on_a_cpu_too(tmp_path):
     assert cli.main(["train", "--out", str(tmp_path), *OPTIONS, "--precision", "bfloat16"]) == 0
     net = checkpoints.load(tmp_path).net
     assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+# --- train-vae ---
+
+VAE_OPTIONS = ["--latent", "3", "--width", "8", "--epochs", "2", "--batch", "16", "--device", "cpu"]
+
+
+def test_train_vae_writes_weights_log_and_measured_terms(capsys, tmp_path, monkeypatch):
+    measure = cli.measure_elbo
+    monkeypatch.setattr(cli, "measure_elbo", lambda *arguments: measure(*arguments, samples=(1, 4), weighted=3))
+    assert cli.main(["train-vae", "--out", str(tmp_path), *VAE_OPTIONS]) == 0
+    net, manifest = checkpoints.load_network(tmp_path)
+    assert isinstance(net, VAE) and net.latent == 3
+    assert {k: manifest["training"][k] for k in ("epochs", "batch", "rate", "seed")} == {
+        "epochs": 2, "batch": 16, "rate": 2e-3, "seed": 0,
+    }  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "manifest.json", "model.safetensors"]
+    header, *lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == "epoch,loss,seconds" and [line.split(",")[0] for line in lines] == ["1", "2"]
+    found = manifest["test"]
+    assert found["images"] == 64 and len(found["kl_by_unit"]) == 3
+    assert found["nats"][0] == pytest.approx(found["reconstruction"][0] - found["kl"][0], abs=1e-6)
+    assert "bits_per_dim" in capsys.readouterr().out
+
+
+def test_the_seed_decides_a_vae(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "measure_elbo", lambda *arguments: {})
+    made = []
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert cli.main(["train-vae", "--out", str(tmp_path / name), *VAE_OPTIONS, "--seed", seed]) == 0
+        made.append(checkpoints.read_manifest(tmp_path / name)["sha256"])
+    assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--latent", "0"], "--latent must be above 0, got 0"),
+        (["--width", "-2"], "--width must be above 0, got -2"),
+        (["--epochs", "0"], "--epochs must be above 0, got 0"),
+        (["--images", "8"], "a batch of 16 needs at least as many images, got 8"),
+        (["--device", "abacus"], "unknown or absent device 'abacus'"),
+    ],
+)
+def test_mistakes_in_training_a_vae(capsys, tmp_path, options, message):
+    assert message in complaint(capsys, ["train-vae", "--out", tmp_path, *VAE_OPTIONS, *options])
+
+
+def test_a_vae_that_cannot_be_written_is_refused_at_once(capsys, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    assert str(tmp_path / "file") in complaint(capsys, ["train-vae", "--out", tmp_path / "file" / "x", *VAE_OPTIONS])
+
+
+def test_a_vae_is_no_denoiser(capsys, tmp_path):
+    checkpoints.save(tmp_path, VAE(2, 8), {"class": "VAE", "arguments": {"latent": 2, "width": 8}})
+    assert "holds a VAE, no denoiser" in complaint(capsys, ["sample", "--checkpoint", tmp_path])

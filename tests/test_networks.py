@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.networks import MLP, Classifier, UNet
+from diffusion_edu.networks import MLP, VAE, Classifier, UNet
 from diffusion_edu.networks.unet import ResidualBlock
+from diffusion_edu.networks.vae import PixelLogistic, gaussian_kl, measure_elbo
 from diffusion_edu.schedules import Cosine
 
 
@@ -117,3 +119,113 @@ def test_the_classifier_and_its_features():
     assert net.features(x).shape == (3, 128)
     assert torch.equal(net(x), net.head(net.features(x)))
     assert net(x).shape == (3, 10)
+
+
+# --- the variational autoencoder ---
+
+
+def small_vae(latent=3):
+    torch.manual_seed(0)
+    return VAE(latent, width=16)
+
+
+def stored(n, seed=2):
+    """n images of stored integers: a dark ground, some bright pixels, black and white among them."""
+    g = torch.Generator().manual_seed(seed)
+    bright = torch.rand(n, 1, 28, 28, generator=g) < 0.2
+    return torch.randint(0, 256, (n, 1, 28, 28), generator=g, dtype=torch.uint8) * bright
+
+
+def pixels(location, log_scale):
+    return PixelLogistic(*(torch.tensor(value).reshape(1, 1, 1, 1).double() for value in (location, log_scale)))
+
+
+@pytest.mark.parametrize(("location", "log_scale"), [(0.3, -2.0), (-1.5, -1.0), (1.0, -6.9), (9.0, -3.0), (-1.0, 2.0)])
+def test_a_pixel_is_a_law_on_256_values(location, log_scale):
+    law, values = pixels(location, log_scale), torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1)
+    log_p = law.log_prob(values)
+    assert bool(log_p.isfinite().all())  # also 2,000 scales away, where a difference of sigmoids is 0
+    assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-6)
+    mean = float((log_p.exp() * to_float(values).flatten()).sum())
+    assert float(law.mean()) == pytest.approx(mean, abs=1e-5)
+
+
+def test_draws_of_a_pixel_have_its_probabilities():
+    law = PixelLogistic(torch.full((40_000, 1, 1, 1), 0.9), torch.full((40_000, 1, 1, 1), -2.0))
+    x = law.sample(torch.Generator().manual_seed(0))
+    levels = (x + 1) * 127.5
+    assert torch.allclose(levels, levels.round(), atol=1e-3) and float(x.min()) >= -1 and float(x.max()) == 1
+    p_white = float(pixels(0.9, -2.0).log_prob(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)).exp())
+    share = float((x == 1).double().mean())
+    assert abs(share - p_white) < 4 * (p_white * (1 - p_white) / 40_000) ** 0.5
+    assert 0.1 < p_white < 0.5
+
+
+def test_the_elbo_terms_are_the_textbook_s():
+    net, images = small_vae(), stored(5)
+    reconstruction, kl = net.elbo_terms(images, torch.Generator().manual_seed(3))
+    mean, log_std = net.encode(to_float(images))
+    z = mean + log_std.exp() * torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
+    law = net.decode(z)
+    edges = torch.stack([to_float(images) - 1 / 255, to_float(images) + 1 / 255]).double()
+    below, above = torch.sigmoid((edges - law.location) / law.log_scale.exp())
+    p = torch.where(images == 255, 1, above) - torch.where(images == 0, 0, below)
+    torch.testing.assert_close(reconstruction.double(), p.log().flatten(1).sum(1), rtol=1e-4, atol=0)
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, log_std.exp()), torch.distributions.Normal(0.0, 1.0)
+    )
+    torch.testing.assert_close(kl, theirs)
+    again = net.elbo_terms(images, torch.Generator().manual_seed(3))
+    assert torch.equal(again[0], reconstruction)
+
+
+def test_the_weighted_bound_with_one_draw_averages_to_the_elbo_and_rises():
+    net, images = small_vae(), stored(2)
+    with torch.no_grad():
+        log_w = net.importance_log_weights(images, 3000, torch.Generator().manual_seed(4)).double()
+        one = net.importance_log_likelihood(images, 1, torch.Generator().manual_seed(5))
+        parts = [
+            net.elbo_terms(images[i : i + 1].expand(3000, 1, 28, 28), torch.Generator().manual_seed(6)) for i in (0, 1)
+        ]
+    assert one.shape == (2,)
+    for i, (reconstruction, kl) in enumerate(parts):
+        gap = log_w[i] - (reconstruction - kl.sum(1)).double()
+        assert abs(float(gap.mean())) < 4 * float(gap.std()) / 3000**0.5
+    groups = [(log_w.reshape(2, -1, k).logsumexp(2) - torch.tensor(k).log()).mean(1) for k in (1, 10, 100)]
+    assert bool((groups[0] < groups[1]).all() and (groups[1] < groups[2]).all())
+
+
+def test_measured_terms_add_up():
+    found = measure_elbo(small_vae(), stored(20), torch.Generator().manual_seed(0), samples=(1, 5), weighted=4)
+    assert found["nats"][0] == pytest.approx(found["reconstruction"][0] - found["kl"][0], abs=1e-6)
+    assert sum(found["kl_by_unit"]) == pytest.approx(found["kl"][0], abs=1e-6)
+    assert found["bits_per_dim"][0] == pytest.approx(-found["nats"][0] / 784 / torch.tensor(2.0).log().item(), rel=1e-6)
+    assert [(b["samples"], b["nats"][0] < 0) for b in found["weighted"]] == [(1, True), (5, True)]
+    assert (found["images"], found["weighted_images"]) == (20, 4)
+    assert found["weighted"][0]["nats"][0] < found["weighted"][1]["nats"][0]
+
+
+def test_every_parameter_of_the_vae_matters():
+    net = small_vae()
+    reconstruction, kl = net.elbo_terms(stored(4), torch.Generator().manual_seed(0))
+    (kl.sum(1) - reconstruction).mean().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
+
+
+def test_the_divergence_is_zero_at_the_prior_only():
+    assert float(gaussian_kl(torch.zeros(1), torch.zeros(1))) == 0
+    moved = torch.tensor([0.1, -0.1, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.1, -0.1])
+    assert bool((gaussian_kl(*moved) > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: small_vae().encode(noise(2, 1, 14, 14)), r"\(N, 1, 28, 28\), got \(2, 1, 14, 14\)"),
+        (lambda: small_vae().decode(noise(2, 2)), r"latent vectors \(N, 3\), got \(2, 2\)"),
+        (lambda: small_vae().elbo_terms(stored(2)[:, 0]), r"got \(2, 28, 28\)"),
+    ],
+)
+def test_what_does_not_fit_the_vae_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -17,7 +17,7 @@ from torch import nn
 
 from diffusion_edu import checkpoints, training
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.networks import UNet
+from diffusion_edu.networks import VAE, UNet
 from diffusion_edu.schedules import Cosine, LinearBeta
 from diffusion_edu.training import Record, Run, TrainConfig, draw_batch, fit, train_step, update_average
 
@@ -395,3 +395,48 @@ sys.exit(main(["train", "--out", {str(tmp_path)!r}, "--steps", "2", "--batch", "
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert checkpoints.load(tmp_path).manifest["training"]["steps"] == 2
+
+
+# --- the variational autoencoder ---
+
+
+def blobs(n=256):
+    """Stored images of one bright square in one of four corners: two bits that a latent can carry."""
+    images, corner = torch.zeros(n, 1, 28, 28, dtype=torch.uint8), torch.arange(n) % 4
+    for k in range(4):
+        images[corner == k, :, 14 * (k // 2) + 3 : 14 * (k // 2) + 11, 14 * (k % 2) + 3 : 14 * (k % 2) + 11] = 255
+    return images
+
+
+def test_a_vae_learns_the_same_from_the_same_seed():
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        records = list(training.fit_vae(VAE(2, 16), blobs(), epochs=20, batch=32, rate=1e-2, seed=seed))
+        assert [epoch for epoch, _ in records] == list(range(1, 21))
+        losses.append([loss for _, loss in records])
+    assert losses[0] == losses[1] != losses[2]
+    assert losses[0][-1] < losses[0][0] / 4
+
+
+def test_the_first_loss_of_a_vae_is_minus_its_elbo():
+    """One epoch of one batch at a rate of nearly 0: the mean of -ELBO with the loop's own random numbers."""
+    torch.manual_seed(0)
+    net, images = VAE(2, 8), blobs(64)
+    g = torch.Generator().manual_seed(5)
+    wanted = 0.0
+    for index in torch.randperm(64, generator=g).split(32):
+        reconstruction, kl = net.elbo_terms(images[index], g)
+        wanted += float((kl.sum(1) - reconstruction).detach().mean()) / 2
+    ((_, loss),) = training.fit_vae(net, images, epochs=1, batch=32, rate=1e-12, seed=5)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_vae_refuses_too_few_images_and_stops_at_nan():
+    with pytest.raises(ValueError, match="a batch of 128 needs at least as many images, got 64"):
+        next(training.fit_vae(VAE(2, 8), blobs(64)))
+    net = VAE(2, 8)
+    with torch.no_grad():
+        net.encoder[-1].bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="loss nan in epoch 1"):
+        next(training.fit_vae(net, blobs(64), batch=32))

@@ -1,7 +1,8 @@
-"""Networks: a U-Net for images, a small MLP for points in the plane, a classifier that measures samples."""
+"""Networks: a U-Net for images, a small MLP for points in the plane, a classifier that measures samples, a VAE."""
 
 from diffusion_edu.networks.classifier import Classifier
 from diffusion_edu.networks.mlp import MLP
 from diffusion_edu.networks.unet import UNet
+from diffusion_edu.networks.vae import VAE
 
-__all__ = ["MLP", "Classifier", "UNet"]
+__all__ = ["MLP", "VAE", "Classifier", "UNet"]
