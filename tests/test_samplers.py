@@ -383,7 +383,7 @@ def test_without_noise_it_is_eulers_method_for_the_ode():
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
 def test_every_noise_has_the_same_marginals(noise):
-    schedule, steps, errors = LinearBeta(), [200, 400, 800], []
+    schedule, steps, errors = LinearBeta(), [100, 200, 400], []
     denoiser = GAUSSIAN.denoiser(schedule)
     for n in steps:
         ts, worst = grid(n), 0.0
@@ -399,7 +399,7 @@ def test_every_noise_has_the_same_marginals(noise):
             worst = max(worst, abs(mean - wanted[0]) + abs(variance - wanted[1]))
         errors.append(worst)
     assert order(steps, errors) == pytest.approx(1, abs=0.1)
-    assert errors[-1] < 0.02
+    assert errors[-1] < 0.06
 
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
@@ -425,13 +425,13 @@ def test_one_data_point_at_0_has_the_score_minus_x_over_sigma_squared():
 
 def test_the_corrector_leaves_the_right_law_nearly_alone_and_heals_a_wrong_one():
     x, wide = normal(20_000, 2, seed=1), 2 * normal(20_000, 2, seed=2)
-    for k in range(60):
-        x, wide = langevin_step(x, -x, 0.16, seeded(k)), langevin_step(wide, -wide, 0.16, seeded(k + 100))
+    for k in range(150):  # |score| = 2 makes the first steps of `wide` a quarter as long
+        x, wide = langevin_step(x, -x, 0.16, seeded(k)), langevin_step(wide, -wide, 0.16, seeded(k + 200))
     # x (1 - e) + sqrt(2 e) z has the stationary variance 1 / (1 - e / 2); here e = 2 snr^2 within a per cent
     stationary = 1 / (1 - 0.16**2)
     error = 4 * (2 / 40_000) ** 0.5  # four standard errors of a variance of 40,000 numbers
     assert float(x.var()) == pytest.approx(stationary, abs=error)
-    assert float(wide.var()) == pytest.approx(stationary, abs=2 * error)  # (1 - 2 snr^2)^120 of the 3 too many is left
+    assert float(wide.var()) == pytest.approx(stationary, abs=error)
 
 
 def test_the_step_of_predictor_corrector_by_hand():
