@@ -83,7 +83,7 @@ class ReverseFamily(Widget):
 
     def static_figure(self) -> StaticFigure:
         """Draw the paths over the marginal densities, and the histogram of where they arrive."""
-        figure = Figure(figsize=(7.4, 3.3))
+        figure = Figure(figsize=(7.4, 3.2))
         main, end = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
         ts, paths = self.paths()
         self.draw_paths(main, ts, paths)
@@ -149,7 +149,7 @@ def cumulative(density: Tensor) -> Tensor:
 def distance(x: Tensor, density: Tensor) -> float:
     """1-Wasserstein distance of points (N,) from a density on `space_grid`: the area between distribution functions."""
     inside = x.double().clamp(-EDGE, EDGE).sort().values
-    empirical = torch.searchsorted(inside, space_grid(), right=True) / len(x)
+    empirical = torch.searchsorted(inside, space_grid(), right=True).double() / len(x)
     gap = (empirical - cumulative(density)).abs() * (2 * EDGE / CELLS)
     return float(gap.sum() - (gap[0] + gap[-1]) / 2)
 
