@@ -41,7 +41,10 @@ def main() -> None:
             extra = {} if sampler is probability_flow else {"generator": g}
             ts = time_grid(denoiser.schedule, steps, "log_snr")
             x = torch.cat(
-                [sample(sampler(denoiser, a, ts, y=b, **extra)) for a, b in zip(x_T.split(250), y.split(250))]
+                [
+                    sample(sampler(denoiser, a, ts, y=b, **extra))
+                    for a, b in zip(x_T.split(250), y.split(250), strict=True)
+                ]
             )
             measured = metrics.measure_samples(classifier, x, y, train, test)
             rows.append({"sampler": name, "steps": steps, "evaluations": cost(steps), **measured})

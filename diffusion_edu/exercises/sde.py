@@ -223,7 +223,8 @@ FAMILY = Exercise(
         Slip(
             "running forward",
             lambda f, g, n, x, score: f * x - (1 - n**2) / 2 * g**2 * score,
-            "that is the process with these marginals that runs forward in time. Backwards the noise counts with the other sign.",
+            "that is the process with these marginals that runs forward in time. "
+            "Backwards the noise counts with the other sign.",
         ),
         Slip(
             "forgotten half",
@@ -318,8 +319,8 @@ REPAIR = Exercise(
         Slip(
             "noise for score",
             lambda b, ab, x, e, z, last: (2 - sqrt(1 - b)) * x - b * e + (0 if last else sqrt(b) * z),
-            "score = -eps / sqrt(1 - alpha_bar). Early in sampling the root is near 1 and nobody notices; near the data the score "
-            "is many times larger than eps.",
+            "score = -eps / sqrt(1 - alpha_bar). Early in sampling the root is near 1 and nobody notices; "
+            "near the data the score is many times larger than eps.",
         ),
         Slip(
             "half of the ODE",
