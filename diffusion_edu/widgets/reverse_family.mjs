@@ -248,7 +248,7 @@ const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.c
 
 // ---- end of what is common --------------------------------------------------------------------------
 
-const [COUNT, SHOWN, BINS] = [400, 24, 34];
+const [COUNT, SHOWN, BINS] = [400, 16, 34];
 const [WIDTH, HEIGHT, SIDE, GAP] = [470, 300, 76, 8]; // of the middle picture, and of the histograms beside it
 const CHOICES = [
   ["forward SDE", "forward", null],

@@ -24,7 +24,7 @@ STEPS = (5, 10, 20, 40, 80, 160, 320)
 LIMITS = {"noise": (0, 2), "error": (-0.5, 0.5)}
 EDGE = 3.4  # the picture shows space from -EDGE to EDGE
 CELLS = 680  # cells of the grid on which distances are computed
-PATHS, SHOWN = 400, 24  # particles, and those whose paths are drawn
+PATHS, SHOWN = 400, 16  # particles, and those whose paths are drawn
 COMPONENTS = {"means": [-1.4, 0.1, 1.3], "stds": [0.25, 0.15, 0.3], "weights": [0.35, 0.2, 0.45]}
 
 
