@@ -383,7 +383,7 @@ def test_without_noise_it_is_eulers_method_for_the_ode():
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
 def test_every_noise_has_the_same_marginals(noise):
-    schedule, steps, errors = LinearBeta(), [100, 200, 400], []
+    schedule, steps, errors = LinearBeta(), [150, 300, 600], []
     denoiser = GAUSSIAN.denoiser(schedule)
     for n in steps:
         ts, worst = grid(n), 0.0

@@ -20,6 +20,7 @@ from diffusion_edu.schedules import (
     Sigmoid,
     SubVariancePreserving,
     VarianceExploding,
+    linear_betas,
 )
 from tests.equations import equation
 
@@ -231,9 +232,11 @@ def test_chain_order():
         wrong.append(abs(gap + h / 4 * squares))  # without the ends of the Riemann sum
     assert order([200, 400, 800, 1600], rests) == pytest.approx(2, abs=0.1)
     assert order([200, 400, 800, 1600], wrong) == pytest.approx(1, abs=0.1)
-    bracket = 19.9 + 0.01 + 0.1 * 19.9 + 19.9**2 / 3
-    assert bracket == pytest.approx(154, abs=0.5)  # the number on the page
-    assert bracket / 4000 == pytest.approx(0.04, abs=0.002)
+    # DDPM's betas hold both ends, (k - 1) / (T - 1), so their sum is that of the trapezoidal rule: no overshoot
+    ratio = float(torch.log1p(-linear_betas(1000)).sum()) - 2 * float(VP.log_alpha(double(1.0)))
+    whole = low**2 + low * (high - low) + (high - low) ** 2 / 3
+    assert ratio == pytest.approx(-whole / 2000, rel=0.02)
+    assert ratio != pytest.approx(-(whole + 19.9) / 2000, rel=0.02)
 
 
 @equation("eq-sde-ou-variance", method="symbolic", tolerance="exact (put into the equation and the start)")
