@@ -217,7 +217,7 @@ def test_subvp():
     torch.testing.assert_close(schedule.sigma(ts), 1 - VP.alpha(ts) ** 2)
 
 
-@equation("eq-sde-chain-order", method="exact", tolerance="the rest falls with order 2 (fitted to 0.1)")
+@equation("eq-sde-chain-order", method="exact", tolerance="order 2 (of what is left; fitted to 0.1)")
 def test_chain_order():
     t, rests, wrong = 0.8, [], []
     low, high = 0.1, 20.0
@@ -291,7 +291,7 @@ def test_strong_gbm():
     assert by_quadrature[2] != pytest.approx(slip, rel=0.1)
 
 
-@equation("eq-sde-orders", method="exact", tolerance="orders fitted to 0.05 (errors in closed form)")
+@equation("eq-sde-orders", method="exact", tolerance="orders to 0.05 (fitted to errors in closed form)")
 def test_orders():
     steps = [64, 128, 256, 512]
     strong, weak, additive, weak_additive = [], [], [], []
@@ -379,7 +379,7 @@ def test_family(noise: float):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 2.0])
-@equation("eq-sde-family", method="exact", tolerance="the package's step, 1e-9 (float64 rounding)")
+@equation("eq-sde-family", method="exact", tolerance="1e-9 (the package's step; float64 rounding)")
 def test_family_step_of_the_package(noise: float):
     x, ts = normal(5, 1), double([0.5, 0.47])
     f, g2 = -(0.1 + 19.9 * 0.5) / 2, 0.1 + 19.9 * 0.5
@@ -402,7 +402,7 @@ def kernel_gap(h: float, factor: float = 1.0) -> tuple[float, float]:
     return abs(float((kernel * grid).sum()) - mean), float((kernel - gauss).abs().sum() / 2)
 
 
-@equation("eq-sde-reverse-kernel", method="exact", tolerance="orders 2 and 1, fitted to 0.15 (Bayes on a grid)")
+@equation("eq-sde-reverse-kernel", method="exact", tolerance="orders 2 and 1 (fitted to 0.15; Bayes on a grid)")
 def test_reverse_kernel():
     lengths = [0.01, 0.005, 0.0025, 0.00125]
     means, variations = zip(*(kernel_gap(h) for h in lengths), strict=True)
@@ -506,7 +506,7 @@ def test_girsanov_gaussian(c: float):
     assert float(VP.beta(t).mean()) * 0.3**2 / 2 != pytest.approx(girsanov_gaussian(0.3, c), rel=0.05)  # V forgotten
 
 
-@equation("eq-sde-girsanov-gaussian", method="monte carlo", tolerance="4 standard errors, and 2 % for 500 steps")
+@equation("eq-sde-girsanov-gaussian", method="monte carlo", tolerance="4 standard errors (and 2 % for 500 steps)")
 def test_girsanov_by_paths():
     delta, c, n, paths = 0.3, 0.6, 500, 4000
     V = VP.alpha(double(1.0)) ** 2 * c**2 + VP.sigma(double(1.0)) ** 2
