@@ -143,7 +143,7 @@ export function describe({ direction, noise, steps, error }, found, chance) {
   const kind = noise === 0
     ? "The ODE, λ = 0: no noise at all. Paths are smooth and never cross (but for steps that are too long)."
     : noise === 1
-      ? "Anderson's reverse SDE, λ = 1: as rough as the forward SDE, and in law its film run backwards."
+      ? `Anderson's reverse SDE, λ = 1: as rough as the forward SDE${error === 0 ? ", and in law its film run backwards" : ""}.`
       : noise < 1
         ? `λ = ${noise.toFixed(2)}: less noise than the reverse SDE, and less pull by the score.`
         : `λ = ${noise.toFixed(2)}: more noise than the reverse SDE, held together by more score. Restless paths need small steps.`;
