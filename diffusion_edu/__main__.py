@@ -27,8 +27,9 @@ SAMPLERS = {
     "ddim": samplers.ddim,
     "euler-maruyama": samplers.euler_maruyama,
     "heun": samplers.probability_flow,
+    "predictor-corrector": samplers.predictor_corrector,
 }
-NEEDS_GENERATOR = ("ancestral", "ddim", "euler-maruyama")
+NEEDS_GENERATOR = ("ancestral", "ddim", "euler-maruyama", "predictor-corrector")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -226,7 +227,7 @@ def draw(denoiser: Denoiser, y: Tensor, sampler: str, steps: int, w: float, seed
 
 def evaluations(sampler: str, steps: int) -> int:
     """Network evaluations of one image; with w other than 1, each costs twice."""
-    return 2 * steps - 1 if sampler == "heun" else steps
+    return 2 * steps - 1 if sampler in ("heun", "predictor-corrector") else steps
 
 
 def sample(options: argparse.Namespace) -> None:

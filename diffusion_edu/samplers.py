@@ -132,20 +132,75 @@ def euler_maruyama(
     *,
     y: Tensor | None = None,
     generator: torch.Generator | None = None,
+    noise: float = 1.0,
 ) -> Iterator[Step]:
-    """Euler-Maruyama on the reverse SDE dx = (f x - g^2 score) dt + g dW, run backwards (Song et al. 2021b, Eq. 6).
+    """Euler-Maruyama on dx = (f x - (1 + noise^2) / 2 g^2 score) dt + noise g dW, run backwards.
 
-    Weak order 1; one evaluation a step. No noise is added by a step that ends at t = 0.
+    noise = 1 is the reverse SDE (Song et al. 2021b, Eq. 6), 0 Euler's method for the probability-flow ODE; with the
+    exact score all of them have the forward marginals (Karras et al. 2022, Eq. 6). Weak order 1; one evaluation a
+    step. No noise is added by a step that ends at t = 0. Raises ValueError unless noise >= 0.
     """
+    check_noise(noise)
 
     def rule(prediction: Prediction, s: Tensor) -> Tensor:
-        schedule, x, t = prediction.schedule, prediction.x_t, prediction.t
-        g2 = schedule.diffusion_squared(t)
-        slope = expand_to(schedule.drift(t), x) * x - expand_to(g2, x) * prediction.score
-        x = x - expand_to(t - s, x) * slope
-        return x if s == 0 else x + expand_to((g2 * (t - s)).sqrt(), x) * normal_like(x, generator)
+        return reverse_step(prediction, s, generator, noise)
 
     return walk(denoiser, x_T, ts, y, rule)
+
+
+def check_noise(noise: float) -> None:
+    """Raise ValueError unless `noise` is a finite number >= 0."""
+    if not 0 <= noise < float("inf"):
+        raise ValueError(f"noise must be at least 0, got {noise}")
+
+
+def reverse_step(prediction: Prediction, s: Tensor, generator: torch.Generator | None, noise: float = 1.0) -> Tensor:
+    """One Euler-Maruyama step from the prediction's time to `s`, with `noise` times the noise of the reverse SDE."""
+    schedule, x, t = prediction.schedule, prediction.x_t, prediction.t
+    g2 = schedule.diffusion_squared(t)
+    slope = expand_to(schedule.drift(t), x) * x - expand_to((1 + noise**2) / 2 * g2, x) * prediction.score
+    x = x - expand_to(t - s, x) * slope
+    if noise == 0 or s == 0:
+        return x
+    return x + expand_to(noise * (g2 * (t - s)).sqrt(), x) * normal_like(x, generator)
+
+
+def predictor_corrector(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    snr: float = 0.16,
+    corrections: int = 1,
+) -> Iterator[Step]:
+    """A step of `euler_maruyama`, then `corrections` Langevin steps at the new time (Song et al. 2021b, Alg. 2-5).
+
+    The corrector is x + e score + sqrt(2 e) z with e = 2 (snr |z| / |score|)^2, the norms averaged over the batch, so
+    an image's step depends a little on its neighbours. For K steps down to t = 0, where nothing is corrected,
+    K + (K - 1) corrections evaluations. Raises ValueError unless snr > 0 and corrections >= 0.
+    """
+    if not 0 < snr < float("inf"):
+        raise ValueError(f"snr must be above 0, got {snr}")
+    if corrections < 0 or corrections != int(corrections):
+        raise ValueError(f"corrections must be a whole number of at least 0, got {corrections}")
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        x = reverse_step(prediction, s, generator)
+        for _ in range(0 if s == 0 else int(corrections)):
+            x = langevin_step(x, denoiser(x, s, y).score, snr, generator)
+        return x
+
+    return walk(denoiser, x_T, ts, y, rule)
+
+
+def langevin_step(x: Tensor, score: Tensor, snr: float, generator: torch.Generator | None) -> Tensor:
+    """x + e score + sqrt(2 e) z with the step e = 2 (snr |z| / |score|)^2, for x and score (N, ...)."""
+    z = normal_like(x, generator)
+    ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
+    step = 2 * (snr * ratio) ** 2
+    return x + step * score + (2 * step).sqrt() * z
 
 
 def probability_flow(

@@ -64,11 +64,8 @@ class VariancePreserving(Schedule):
 
 
 @dataclass(frozen=True)
-class LinearBeta(VariancePreserving):
-    """Noise rate beta(t) = beta_min + t (beta_max - beta_min) (Song et al. 2021, Eq. 32-33).
-
-    DDPM's chain of T = 1000 steps with betas from 1e-4 to 0.02 tends to beta_min = 0.1, beta_max = 20.
-    """
+class LinearRate(Schedule):
+    """Schedules with drift f = -beta(t) / 2 and the rate beta(t) = beta_min + t (beta_max - beta_min)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -86,11 +83,33 @@ class LinearBeta(VariancePreserving):
     def alpha(self, t: Tensor) -> Tensor:
         return self.log_alpha(t).exp()
 
+    def drift(self, t: Tensor) -> Tensor:
+        return -(self.beta_min + t * (self.beta_max - self.beta_min)) / 2
+
+
+@dataclass(frozen=True)
+class LinearBeta(LinearRate, VariancePreserving):
+    """Noise rate beta(t) = beta_min + t (beta_max - beta_min) (Song et al. 2021, Eq. 32-33).
+
+    DDPM's chain of T = 1000 steps with betas from 1e-4 to 0.02 tends to beta_min = 0.1, beta_max = 20.
+    """
+
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
-    def drift(self, t: Tensor) -> Tensor:
-        return -(self.beta_min + t * (self.beta_max - self.beta_min)) / 2
+
+@dataclass(frozen=True)
+class SubVariancePreserving(LinearRate):
+    """alpha of `LinearBeta`, sigma = 1 - alpha^2: less noise at every t, the same end (Song et al. 2021, Eq. 27-29)."""
+
+    t_min = 1e-2  # sigma rises like t, not like its root: at 1e-3 it would be 1e-4
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.expm1(2 * self.log_alpha(t))
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        """g(t)^2 = beta(t) (1 - alpha(t)^4) (Song et al. 2021, Eq. 27)."""
+        return 2 * self.drift(t) * torch.expm1(4 * self.log_alpha(t))
 
 
 @dataclass(frozen=True)
@@ -320,7 +339,17 @@ def derivative(function, t: Tensor) -> Tensor:
 
 
 SCHEDULES = {
-    c.__name__: c for c in (LinearBeta, Cosine, Sigmoid, OrnsteinUhlenbeck, VarianceExploding, Flow, DiscreteBetas)
+    c.__name__: c
+    for c in (
+        LinearBeta,
+        SubVariancePreserving,
+        Cosine,
+        Sigmoid,
+        OrnsteinUhlenbeck,
+        VarianceExploding,
+        Flow,
+        DiscreteBetas,
+    )
 }
 
 

@@ -11,7 +11,16 @@ import torch
 
 from diffusion_edu.analytic import GaussianMixture
 from diffusion_edu.process import Prediction, posterior, q_sample
-from diffusion_edu.samplers import Step, ancestral, ddim, euler_maruyama, probability_flow, sample
+from diffusion_edu.samplers import (
+    Step,
+    ancestral,
+    ddim,
+    euler_maruyama,
+    langevin_step,
+    predictor_corrector,
+    probability_flow,
+    sample,
+)
 from diffusion_edu.schedules import Cosine, LinearBeta, Schedule, VarianceExploding, linear_betas, time_grid
 
 MIXTURE = GaussianMixture(
@@ -23,6 +32,7 @@ DETERMINISTIC = {
     "ddim": ddim,
     "euler": partial(probability_flow, method="euler"),
     "heun": partial(probability_flow, method="heun"),
+    "noise 0": partial(euler_maruyama, noise=0.0),
 }
 STOCHASTIC = {
     "small": ancestral,
@@ -30,6 +40,8 @@ STOCHASTIC = {
     "eta 0.5": partial(ddim, eta=0.5),
     "eta 1": partial(ddim, eta=1.0),
     "euler-maruyama": euler_maruyama,
+    "noise 0.5": partial(euler_maruyama, noise=0.5),
+    "corrector off": partial(predictor_corrector, corrections=0),
 }
 EVERY = DETERMINISTIC | STOCHASTIC
 
@@ -346,8 +358,111 @@ def test_bad_grids_are_refused(sampler, ts, message):
         (partial(ddim, eta=float("nan")), "got nan"),
         (partial(ancestral, variance="learned"), '"small" or "large", got \'learned\''),
         (partial(probability_flow, method="rk4"), '"euler" or "heun", got \'rk4\''),
+        (partial(euler_maruyama, noise=-0.5), "at least 0, got -0.5"),
+        (partial(euler_maruyama, noise=float("nan")), "at least 0, got nan"),
+        (partial(predictor_corrector, snr=0.0), "snr must be above 0, got 0.0"),
+        (partial(predictor_corrector, snr=float("nan")), "snr must be above 0, got nan"),
+        (partial(predictor_corrector, corrections=-1), "at least 0, got -1"),
+        (partial(predictor_corrector, corrections=1.5), "whole number of at least 0, got 1.5"),
     ],
 )
 def test_bad_options_are_refused_at_once(make, message):
     with pytest.raises(ValueError, match=message):
         make(MIXTURE.denoiser(Cosine()), normal(2, 2), time_grid(Cosine(), 2))
+
+
+# the family of reverse processes, and the corrector
+
+
+def test_without_noise_it_is_eulers_method_for_the_ode():
+    denoiser, x_T, ts = MIXTURE.denoiser(LinearBeta()), normal(24, 2), grid(20)
+    left = sample(euler_maruyama(denoiser, x_T, ts, noise=0.0))
+    right = sample(probability_flow(denoiser, x_T, ts, method="euler"))
+    torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)  # float64 rounding over 20 steps
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
+def test_every_noise_has_the_same_marginals(noise):
+    schedule, steps, errors = LinearBeta(), [150, 300, 600], []
+    denoiser = GAUSSIAN.denoiser(schedule)
+    for n in steps:
+        ts, worst = grid(n), 0.0
+        mean, variance = marginal(schedule, ts[0])
+        # the step is affine (`affine_step` proves it elsewhere): three numbers a step, from one batch of two points
+        for t, s in zip(ts[:-1], ts[1:], strict=True):
+            score = denoiser(torch.tensor([[0.0], [1.0]], dtype=torch.float64), t).score[:, 0].tolist()
+            f, g2, h = float(schedule.drift(t)), float(schedule.diffusion_squared(t)), float(t - s)
+            pull = (1 + noise**2) / 2 * g2
+            a = 1 - h * (f - pull * (score[1] - score[0]))
+            mean, variance = a * mean + h * pull * score[0], a**2 * variance + noise**2 * g2 * h
+            wanted = marginal(schedule, s)
+            worst = max(worst, abs(mean - wanted[0]) + abs(variance - wanted[1]))
+        errors.append(worst)
+    assert order(steps, errors) == pytest.approx(1, abs=0.1)
+    assert errors[-1] < 0.06
+
+
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_the_step_with_other_noise_by_hand(noise):
+    schedule, x, (t, s) = LinearBeta(), normal(4, 2), torch.tensor([0.5, 0.47], dtype=torch.float64)
+    beta, score = 0.1 + 0.5 * 19.9, MIXTURE.score(x, schedule, t)
+    wanted = x + 0.03 * (beta / 2 * x + (1 + noise**2) / 2 * beta * score)
+    wanted = wanted + noise * (beta * 0.03) ** 0.5 * normal(4, 2, seed=3)
+    ours = sample(euler_maruyama(MIXTURE.denoiser(schedule), x, torch.stack([t, s]), generator=seeded(3), noise=noise))
+    torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_one_data_point_at_0_has_the_score_minus_x_over_sigma_squared():
+    def point(x_t, t, y=None):
+        return Prediction(LinearBeta(), x_t, t, torch.zeros_like(x_t), "x0")
+
+    x, t = normal(5, 2), torch.tensor(0.3, dtype=torch.float64)
+    torch.testing.assert_close(point(x, t).score, -x / LinearBeta().sigma(t) ** 2)
+    # and the reverse SDE leads there, from wherever it starts
+    ends = sample(euler_maruyama(point, x, time_grid(LinearBeta(), 500), generator=seeded(0)))
+    assert float(ends.abs().max()) < 0.1
+
+
+def test_the_corrector_leaves_the_right_law_nearly_alone_and_heals_a_wrong_one():
+    x, wide = normal(20_000, 2, seed=1), 2 * normal(20_000, 2, seed=2)
+    for k in range(150):  # |score| = 2 makes the first steps of `wide` a quarter as long
+        x, wide = langevin_step(x, -x, 0.16, seeded(k)), langevin_step(wide, -wide, 0.16, seeded(k + 200))
+    # x (1 - e) + sqrt(2 e) z has the stationary variance 1 / (1 - e / 2); here e = 2 snr^2 within a per cent
+    stationary = 1 / (1 - 0.16**2)
+    error = 4 * (2 / 40_000) ** 0.5  # four standard errors of a variance of 40,000 numbers
+    assert float(x.var()) == pytest.approx(stationary, abs=error)
+    assert float(wide.var()) == pytest.approx(stationary, abs=error)
+
+
+def test_the_step_of_predictor_corrector_by_hand():
+    schedule, x, (t, s) = LinearBeta(), normal(6, 2), torch.tensor([0.5, 0.47], dtype=torch.float64)
+    denoiser, g = MIXTURE.denoiser(schedule), seeded(3)
+    wanted = sample(euler_maruyama(denoiser, x, torch.stack([t, s]), generator=g))
+    score, z = MIXTURE.score(wanted, schedule, s), torch.randn(6, 2, generator=g, dtype=torch.float64)
+    step = 2 * (0.2 * z.norm(dim=1).mean() / score.norm(dim=1).mean()) ** 2
+    wanted = wanted + step * score + (2 * step) ** 0.5 * z
+    ours = sample(predictor_corrector(denoiser, x, torch.stack([t, s]), generator=seeded(3), snr=0.2))
+    torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("corrections", "expected"), [(0, 4), (1, 7), (3, 13)])
+def test_evaluations_of_predictor_corrector(corrections, expected):
+    calls, exact = [], MIXTURE.denoiser(Cosine())
+
+    def counted(x_t, t, y=None):
+        calls.append((float(t), y))
+        return exact(x_t, t, y)
+
+    y = torch.tensor([0, 1])
+    sample(predictor_corrector(counted, normal(2, 2), time_grid(Cosine(), 4), y=y, corrections=corrections))
+    assert len(calls) == expected
+    assert min(t for t, _ in calls) > 0
+    assert all(labels is y for _, labels in calls)
+
+
+def test_a_run_of_predictor_corrector_ends_without_noise_and_repeats():
+    denoiser, x_T, ts = MIXTURE.denoiser(Cosine()), normal(50, 2), torch.tensor([0.3, 0.0], dtype=torch.float64)
+    ends = [sample(predictor_corrector(denoiser, x_T, ts, generator=seeded(seed))) for seed in (1, 2)]
+    assert torch.equal(*ends)
+    runs = [sample(predictor_corrector(denoiser, x_T, grid(5), generator=seeded(4))) for _ in range(2)]
+    assert torch.equal(*runs)

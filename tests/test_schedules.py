@@ -13,7 +13,9 @@ from diffusion_edu.schedules import (
     OrnsteinUhlenbeck,
     Schedule,
     Sigmoid,
+    SubVariancePreserving,
     VarianceExploding,
+    VariancePreserving,
     derivative,
     linear_betas,
     make_schedule,
@@ -34,7 +36,14 @@ PRESERVING = [
     OrnsteinUhlenbeck(2.0),
     CHAIN,
 ]
-ALL = [*PRESERVING, VarianceExploding(), VarianceExploding(0.1, 5), Flow()]
+ALL = [
+    *PRESERVING,
+    VarianceExploding(),
+    VarianceExploding(0.1, 5),
+    Flow(),
+    SubVariancePreserving(),
+    SubVariancePreserving(1, 9),
+]
 
 
 def name(schedule):
@@ -158,6 +167,26 @@ def test_shape_and_type_follow_the_times(schedule):
             assert f(t).dtype == t.dtype
 
 
+def test_sub_variance_preserving_by_its_formulas():
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    schedule, parent = SubVariancePreserving(0.5, 8), LinearBeta(0.5, 8)
+    torch.testing.assert_close(schedule.alpha(t), parent.alpha(t), rtol=0, atol=0)
+    torch.testing.assert_close(schedule.sigma(t), parent.sigma(t) ** 2, rtol=1e-14, atol=0)
+    assert bool((schedule.sigma(t)[1:] < parent.sigma(t)[1:]).all()), "less noise than its parent at every t"
+    torch.testing.assert_close(schedule.diffusion_squared(t), parent.beta(t) * (1 - parent.alpha(t) ** 4))
+    assert not isinstance(schedule, VariancePreserving)
+
+
+@pytest.mark.parametrize("schedule", [SubVariancePreserving(), LinearBeta(), VarianceExploding(0.1, 5)], ids=name)
+def test_the_variance_is_the_integral_of_what_g_puts_in(schedule):
+    # sigma(t)^2 = alpha(t)^2 times the integral of g^2 / alpha^2: the solution of dx = f x dt + g dW, by quadrature
+    edges = torch.linspace(0, 0.7, 20_001, dtype=torch.float64)
+    middle = (edges[1:] + edges[:-1]) / 2
+    integral = (schedule.diffusion_squared(middle) / schedule.alpha(middle) ** 2 * edges.diff()).sum()
+    variance = schedule.alpha(edges[-1]) ** 2 * integral
+    assert float(variance) == pytest.approx(float(schedule.sigma(edges[-1]) ** 2), rel=1e-6)  # cells of 3.5e-5
+
+
 # DDPM's chain
 
 
@@ -265,6 +294,7 @@ def test_arguments_reach_the_schedule_and_lists_become_tuples():
         (lambda: LinearBeta(-1, 2), "got -1 and 2"),
         (lambda: LinearBeta(3, 2), "got 3 and 2"),
         (lambda: LinearBeta(0, 0), "beta_max > 0"),
+        (lambda: SubVariancePreserving(3, 2), "got 3 and 2"),
         (lambda: Cosine(1.0), r"\[0, 1\), got 1.0"),
         (lambda: Cosine(-0.1), "got -0.1"),
         (lambda: Sigmoid(3, -3), "start < end"),

@@ -20,6 +20,7 @@ CHAPTERS = (
     "forward",
     "denoising",
     "latent",
+    "sde",
 )
 
 
