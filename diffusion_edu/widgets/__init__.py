@@ -2,10 +2,12 @@
 
 from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
+from diffusion_edu.widgets.score_field import ScoreField
 from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
     "ScheduleExplorer",
+    "ScoreField",
     "Trajectory",
     "Widget",
 ]
