@@ -93,7 +93,7 @@ class ScoreField(Widget):
     def shares(self) -> list[float]:
         """Share of the walkers nearest to each lump's centre."""
         distances = torch.cdist(torch.tensor(self.walkers), torch.tensor(self.means))
-        return (distances.argmin(1).bincount(minlength=len(self.means)) / len(self.walkers)).tolist()
+        return (distances.argmin(1).bincount(minlength=len(self.means)).double() / len(self.walkers)).tolist()
 
     def static_figure(self) -> StaticFigure:
         """Draw arrows and walkers, and the shares beside the weights."""
@@ -152,4 +152,3 @@ def check_field(mixture: GaussianMixture, start: Tensor, steps: int) -> None:
 def rounded(values: Tensor) -> list:
     """Numbers with four digits after the point, as nested lists: a page need not carry more."""
     return (values.double() * 1e4).round().div(1e4).tolist()
-
