@@ -123,7 +123,7 @@ def denoising_score_matching(score_fn: ScoreFunction, x: Tensor, sigma: Tensor |
     if eps.shape != x.shape:
         raise ValueError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    if sigma.ndim > 1 or not bool((sigma > 0).all()):
+    if sigma.shape not in ((), x.shape[:1]) or not bool((sigma > 0).all()):
         raise ValueError(f"sigma must be positive, a number or one for each of {len(x)} points, got {sigma.tolist()}")
     sigma = expand_to(sigma, x)
     return half_square(checked_score(score_fn, x + sigma * eps) + eps / sigma)

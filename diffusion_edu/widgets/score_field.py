@@ -27,9 +27,10 @@ LETTERS = "ABCDE"
 class ScoreField(Widget):
     """The score field of a mixture in the plane at a noise level, with walkers on it.
 
-    mixture: K <= 5 lumps in two dimensions. start: (N, 2), where the N <= 600 walkers begin. sigma: noise level added to the data, in
-    SIGMAS. size: Langevin's step, as a multiple of the thinnest lump's variance at this level, in SIZES. steps: how many steps they have
-    made before the reader comes, at this level and size. noise: whether walkers are shaken. annealed: whether the level falls by itself.
+    mixture: K <= 5 lumps in two dimensions. start: (N, 2), where the N <= 600 walkers begin. sigma: noise level added to the
+    data, in SIGMAS. size: Langevin's step, as a multiple of the thinnest lump's variance at this level, in SIZES. steps: how
+    many steps they have made before the reader comes, at this level and size. noise: whether walkers are shaken. annealed:
+    whether the level falls by itself.
     Raises ValueError for anything else.
     """
 
