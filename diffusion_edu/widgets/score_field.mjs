@@ -110,7 +110,7 @@ export function describe({ sigma, size, noise, annealed, steps, shares, weights,
   if (!noise) why = " Without noise every walker climbs to a summit and stays: no samples.";
   else if (size >= 4) why = " The step is 4 times the thinnest lump's variance or more: there Langevin flies apart.";
   else if (sigma > 0.7) why = " The lumps have melted together: walkers cross freely, but they sample a blurred density.";
-  else if (off[worst] >= 3) why = " The valleys are too deep to cross: the score is right, the weights are not.";
+  else if (off[worst] >= 3) why = " The valleys are deep: walkers cross one by one. The score is right, the weights stay wrong for long.";
   return `${first} ${verdict}${why}`;
 }
 
@@ -284,11 +284,11 @@ function makeBars(lumps, n) {
     const row = make("div", { class: "share" }, make("strong", {}, "ABCDE"[k]), make("div", { class: "bar" }, bar, mark), value);
     const show = (share) => {
       bar.style.width = `${100 * share}%`;
-      value.textContent = `${percent(share)} of ${percent(weight)} ± ${(100 * error).toFixed(0)}`;
+      value.textContent = `${percent(share)} (${(100 * weight).toFixed(0)} ± ${(100 * error).toFixed(0)})`;
     };
     return { row, show };
   });
-  const head = make("div", { class: "quiet" }, "Share of the walkers (orange), weight ± one standard error (blue)");
+  const head = make("div", { class: "quiet" }, "Share of the walkers (orange), and in brackets the weight ± one standard error (blue), in %");
   return { node: make("div", {}, head, ...rows.map(({ row }) => row)), show: (shares) => shares.forEach((share, k) => rows[k].show(share)) };
 }
 

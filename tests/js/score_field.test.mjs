@@ -58,7 +58,7 @@ test("a step that is too large flies away without NaN", () => {
 const now = { sigma: 0.1, size: 0.5, noise: true, annealed: false, steps: 60, shares: [0.9, 0.05, 0.05], weights: [0.2, 0.5, 0.3], n: 300 };
 
 test("words: what is wrong is said with its error", () => {
-  assert.match(field.describe(now), /one level, 60 steps made\. Lump A has 90 % of the walkers, its weight is 20 % ± 2: 30 standard errors off\..*too deep/);
+  assert.match(field.describe(now), /one level, 60 steps made\. Lump A has 90 % of the walkers, its weight is 20 % ± 2: 30 standard errors off\..*one by one/);
   assert.match(field.describe({ ...now, shares: [0.2, 0.5, 0.3], annealed: true, steps: 1 }), /annealed, 1 step made\. The shares agree/);
   assert.match(field.describe({ ...now, noise: false }), /climbs to a summit/);
   assert.match(field.describe({ ...now, size: 4.5 }), /flies apart/);
