@@ -8,12 +8,12 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from diffusion_edu.analytic import GaussianMixture
+from diffusion_edu.analytic import GaussianMixture, empirical_denoiser
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.losses import denoising_score_matching, implicit_score_matching
 from diffusion_edu.process import Prediction, q_sample
 from diffusion_edu.samplers import annealed_langevin, langevin, sample
-from diffusion_edu.schedules import Cosine, LinearBeta, OrnsteinUhlenbeck, VarianceExploding
+from diffusion_edu.schedules import Cosine, LinearBeta, OrnsteinUhlenbeck, VarianceExploding, time_at_log_snr
 from tests.equations import equation
 
 F64 = torch.float64
@@ -577,3 +577,25 @@ def test_annealed_step():
             u = u + h * level**2 / 2 * with_noise(float(level)).score(u) + (h**0.5 * level) * z
     torch.testing.assert_close(found, schedule.alpha(ts[-1]) * u, rtol=0, atol=1e-12)
     assert float((found - u).abs().max()) > 0.01  # without the last factor alpha it is another point
+
+
+@equation("eq-annealed-lag", method="exact", tolerance="1e-9 (the package's sampler on one data point, second moments)")
+@pytest.mark.parametrize("h, r", [(1.0, 0.77), (0.5, 0.9), (1.0, 1 - 1e-12)])
+def test_lag_of_annealing(h, r):
+    schedule = VarianceExploding(0.01, 50.0)
+    point = empirical_denoiser(torch.zeros(1, 1, dtype=F64), schedule)
+    variance = 1.0
+    for _ in range(200):  # one step each, from level 1 to level sqrt(r), and the scale is free
+        variance = ((1 - h / 2) ** 2 * variance + h) / r
+    assert variance == pytest.approx(h / (r - (1 - h / 2) ** 2), rel=1e-9)
+    assert variance != pytest.approx(1, rel=0.1)  # the level that the network is told
+    if r > 0.99:
+        assert variance == pytest.approx(1 / (1 - h / 4), rel=1e-9)
+        return
+    # the package's step on one data point has just that factor and that noise
+    ts = time_at_log_snr(schedule, -torch.tensor([1.0, r], dtype=F64).log())
+    starts = torch.tensor([[[0.0]], [[1.0]]], dtype=F64)
+    ends = [sample(annealed_langevin(point, x, ts, generator=seeded(5), steps=1, size=h)) for x in starts]
+    z = torch.randn(1, 1, generator=seeded(5), dtype=F64)
+    assert float(ends[1] - ends[0]) == pytest.approx(1 - h / 2, abs=1e-9)
+    assert float(ends[0]) == pytest.approx(float(z) * sqrt(h), abs=1e-9)
