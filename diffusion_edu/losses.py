@@ -74,7 +74,7 @@ def checked_score(score_fn: ScoreFunction, x: Tensor) -> Tensor:
 def explicit_score_matching(score_fn: ScoreFunction, true_score: ScoreFunction, x: Tensor) -> Tensor:
     """|score_fn - true_score|^2 / 2 at points x (N, ...): (N,), >= 0; its mean over data is the Fisher divergence.
 
-    Source: Hyvärinen 2005, Eq. 2. It needs the true score: an oracle for tests, no way to train.
+    Source: Hyvärinen 2005. It needs the true score: an oracle for tests, no way to train.
     """
     return half_square(checked_score(score_fn, x) - checked_score(true_score, x))
 
@@ -97,7 +97,7 @@ def sliced_score_matching(score_fn: ScoreFunction, x: Tensor, projections: Tenso
     """(v . score_fn)^2 / 2 + v . grad(v . score_fn), averaged over projections v (K, N, ...): (N,).
 
     For E v v^T = I (normal or sign vectors) its mean is that of the implicit loss. One backward pass for each of the K
-    projections, whatever the dimension. Source: Song et al. 2019, Eq. 7. Raises ValueError for other shapes.
+    projections, whatever the dimension. Source: Song et al. 2019. Raises ValueError for other shapes.
     """
     if projections.ndim != x.ndim + 1 or projections.shape[1:] != x.shape or len(projections) == 0:
         raise ValueError(
@@ -117,7 +117,7 @@ def sliced_score_matching(score_fn: ScoreFunction, x: Tensor, projections: Tenso
 def denoising_score_matching(score_fn: ScoreFunction, x: Tensor, sigma: Tensor | float, eps: Tensor) -> Tensor:
     """|score_fn(x + sigma eps) + eps / sigma|^2 / 2 at data x (N, ...), eps standard normal: (N,), >= 0.
 
-    sigma: a number or (N,), > 0. Its minimiser is the score of the *noisy* density (Vincent 2011, Eq. 9), its mean that of
+    sigma: a number or (N,), > 0. Its minimiser is the score of the *noisy* density (Vincent 2011), its mean that of
     the explicit loss there plus a constant. No derivative of the network is needed.
     """
     if eps.shape != x.shape:
