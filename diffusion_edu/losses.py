@@ -87,7 +87,7 @@ def implicit_score_matching(score_fn: ScoreFunction, x: Tensor) -> Tensor:
     """
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        score = checked_score(score_fn, x)
+        score = checked_score(score_fn, x) + 0 * x  # so that a constant score has a derivative too
         columns = score.flatten(1).unbind(1)
         slopes = [torch.autograd.grad(column.sum(), x, create_graph=True)[0].flatten(1) for column in columns]
     return half_square(score) + sum(slope[:, i] for i, slope in enumerate(slopes))
@@ -105,7 +105,7 @@ def sliced_score_matching(score_fn: ScoreFunction, x: Tensor, projections: Tenso
         )
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        score = checked_score(score_fn, x)
+        score = checked_score(score_fn, x) + 0 * x  # so that a constant score has a derivative too
         terms = []
         for v in projections:
             along = (v * score).flatten(1).sum(1)

@@ -217,3 +217,10 @@ def test_score_losses_refuse_bad_input():
     for wrong in (x, normal(0, 4, 2), normal(2, 4, 3)):
         with pytest.raises(ValueError, match=r"projections must have shape \(K, 4, 2\)"):
             sliced_score_matching(lambda z: z, x, wrong)
+
+
+def test_a_constant_score_has_no_divergence():
+    x = normal(4, 3)
+    torch.testing.assert_close(implicit_score_matching(torch.ones_like, x), torch.full((4,), 1.5, dtype=torch.float64))
+    sliced = sliced_score_matching(torch.ones_like, x, torch.ones(1, 4, 3, dtype=torch.float64))
+    torch.testing.assert_close(sliced, torch.full((4,), 4.5, dtype=torch.float64))
