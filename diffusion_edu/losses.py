@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -44,3 +46,84 @@ def drop_labels(y: Tensor, null_class: int, p_null: float, generator: torch.Gene
     """Replace each label by the null class with probability p_null, for classifier-free guidance (Ho & Salimans 2022)."""
     dropped = torch.rand(y.shape, generator=generator) < p_null
     return torch.where(dropped.to(y.device), torch.full_like(y, null_class), y)
+
+
+# --- score matching -----------------------------------------------------------------------------------
+#
+# Here `score_fn` maps points (N, ...) to vectors (N, ...), row by row, and a loss sums over coordinates, as a squared
+# norm does. All carry the factor 1/2 of the Fisher divergence.
+
+ScoreFunction = Callable[[Tensor], Tensor]
+
+
+def half_square(vectors: Tensor) -> Tensor:
+    """|v|^2 / 2 of each row of `vectors` (N, ...): (N,)."""
+    return vectors.square().flatten(1).sum(1) / 2
+
+
+def checked_score(score_fn: ScoreFunction, x: Tensor) -> Tensor:
+    """score_fn(x), (N, ...). Raises ValueError unless it has the shape of `x`."""
+    if x.ndim < 2:
+        raise ValueError(f"x must be a batch of points (N, ...), got shape {tuple(x.shape)}")
+    score = score_fn(x)
+    if score.shape != x.shape:
+        raise ValueError(f"a score has the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}")
+    return score
+
+
+def explicit_score_matching(score_fn: ScoreFunction, true_score: ScoreFunction, x: Tensor) -> Tensor:
+    """|score_fn - true_score|^2 / 2 at points x (N, ...): (N,), >= 0; its mean over data is the Fisher divergence.
+
+    Source: Hyvärinen 2005. It needs the true score: an oracle for tests, no way to train.
+    """
+    return half_square(checked_score(score_fn, x) - checked_score(true_score, x))
+
+
+def implicit_score_matching(score_fn: ScoreFunction, x: Tensor) -> Tensor:
+    """|score_fn|^2 / 2 + div score_fn at data x (N, ...): (N,), of either sign, differentiable in the parameters.
+
+    Its mean differs from the explicit loss by a constant (Hyvärinen 2005, Thm. 1) where the density times the score
+    vanishes at the edge. The divergence is exact: one backward pass for each coordinate.
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        score = checked_score(score_fn, x) + 0 * x  # so that a constant score has a derivative too
+        columns = score.flatten(1).unbind(1)
+        slopes = [torch.autograd.grad(column.sum(), x, create_graph=True)[0].flatten(1) for column in columns]
+    return half_square(score) + sum(slope[:, i] for i, slope in enumerate(slopes))
+
+
+def sliced_score_matching(score_fn: ScoreFunction, x: Tensor, projections: Tensor) -> Tensor:
+    """(v . score_fn)^2 / 2 + v . grad(v . score_fn), averaged over projections v (K, N, ...): (N,).
+
+    For E v v^T = I (normal or sign vectors) its mean is that of the implicit loss. One backward pass for each of the K
+    projections, whatever the dimension. Source: Song et al. 2019. Raises ValueError for other shapes.
+    """
+    if projections.ndim != x.ndim + 1 or projections.shape[1:] != x.shape or len(projections) == 0:
+        raise ValueError(
+            f"projections must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(projections.shape)}"
+        )
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        score = checked_score(score_fn, x) + 0 * x  # so that a constant score has a derivative too
+        terms = []
+        for v in projections:
+            along = (v * score).flatten(1).sum(1)
+            slope = torch.autograd.grad(along.sum(), x, create_graph=True)[0]
+            terms.append(along.square() / 2 + (v * slope).flatten(1).sum(1))
+    return torch.stack(terms).mean(0)
+
+
+def denoising_score_matching(score_fn: ScoreFunction, x: Tensor, sigma: Tensor | float, eps: Tensor) -> Tensor:
+    """|score_fn(x + sigma eps) + eps / sigma|^2 / 2 at data x (N, ...), eps standard normal: (N,), >= 0.
+
+    sigma: a number or (N,), > 0. Its minimiser is the score of the *noisy* density (Vincent 2011), its mean that of
+    the explicit loss there plus a constant. No derivative of the network is needed.
+    """
+    if eps.shape != x.shape:
+        raise ValueError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
+    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if sigma.shape not in ((), x.shape[:1]) or not bool((sigma > 0).all()):
+        raise ValueError(f"sigma must be positive, a number or one for each of {len(x)} points, got {sigma.tolist()}")
+    sigma = expand_to(sigma, x)
+    return half_square(checked_score(score_fn, x + sigma * eps) + eps / sigma)

@@ -137,3 +137,14 @@ def density_and_points(ax: Axes, grid: Tensor, log_density: Tensor, points: Tens
     ax.set(title=title, xlim=ends, ylim=ends, aspect="equal")
     ax.axis("off")
     return ax
+
+
+# score
+
+
+def score_arrows(ax: Axes, points: Tensor, vectors: Tensor, colour: str = COLOURS[0]) -> Axes:
+    """Draw vectors (N, 2) at points (N, 2) as arrows; the longest are shortened, so that the short ones stay visible."""
+    lengths = vectors.norm(dim=1, keepdim=True)
+    shown = vectors / lengths.clamp(min=1e-12) * (1 + lengths).log()
+    ax.quiver(*points.T, *shown.T, color=colour, angles="xy", width=0.0045, headwidth=4, headlength=4.5, alpha=0.85)
+    return ax

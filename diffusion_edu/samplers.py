@@ -227,3 +227,72 @@ def probability_flow(
         return x + h * (prediction.velocity + denoiser(end, s, y).velocity) / 2
 
     return walk(denoiser, x_T, ts, y, rule)
+
+
+# --- Langevin dynamics --------------------------------------------------------------------------------
+
+
+def langevin(
+    score_fn: Callable[[Tensor], Tensor],
+    x: Tensor,
+    step: float,
+    steps: int,
+    generator: torch.Generator | None = None,
+    noise: bool = True,
+) -> Iterator[Step]:
+    """x + (step / 2) score(x) + sqrt(step) z, `steps` times from x (N, ...). Weak order 1; one evaluation a step.
+
+    Yields Step(t, x, prediction) with the dynamics' own clock, t = k step, and the score that was followed. The stationary
+    law is biased: N(0, c^2) comes out with variance c^2 / (1 - step / (4 c^2)), and diverges from step = 4 c^2 on.
+    noise=False leaves out z: gradient ascent to the modes, no sampler. Source: Roberts & Tweedie 1996, the unadjusted
+    algorithm. Raises ValueError for step <= 0 or steps < 1.
+    """
+    if not step > 0 or steps < 1:
+        raise ValueError(f"need step > 0 and steps >= 1, got {step} and {steps}")
+
+    def run(x: Tensor) -> Iterator[Step]:
+        for k in range(1, steps + 1):
+            with torch.no_grad():
+                score = score_fn(x)
+                x = x + step / 2 * score
+                if noise:
+                    x = x + step**0.5 * normal_like(x, generator)
+            yield Step(torch.tensor(k * step, dtype=torch.float64), x, score)
+
+    return run(x)
+
+
+def annealed_langevin(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    steps: int = 5,
+    size: float = 0.5,
+) -> Iterator[Step]:
+    """Langevin dynamics at falling noise levels, `steps` at each of ts[:-1] (Song & Ermon 2019, Alg. 1).
+
+    The levels are sigma / alpha and the walker is x / alpha, so any schedule will do; the step is `size` times the level's
+    variance. Between levels x / alpha stays. If ts ends at 0, the last evaluation of all gives the answer x0_hat: its noise
+    is removed. Evaluations: steps (len(ts) - 1). Raises ValueError unless 0 < size < 4 (beyond, it diverges), steps >= 1.
+    """
+    if not 0 < size < 4 or steps < 1:
+        raise ValueError(f"need 0 < size < 4 and steps >= 1, got {size} and {steps}")
+
+    def run(x: Tensor) -> Iterator[Step]:
+        check_grid(ts)
+        for t, s in zip(ts[:-1], ts[1:], strict=True):
+            for k in range(1, steps + 1):
+                with torch.no_grad():
+                    prediction = denoiser(x, t, y)
+                    # step / 2 times the score of x / alpha, and back to x: all factors alpha cancel
+                    x = x + size / 2 * prediction.sigma**2 * prediction.score
+                    x = x + size**0.5 * prediction.sigma * normal_like(x, generator)
+                    if k == steps:
+                        ratio = prediction.schedule.alpha(s) / prediction.schedule.alpha(t)
+                        x = prediction.x0 if s == 0 else expand_to(ratio, x) * x
+                yield Step(s if k == steps else t, x, prediction)
+
+    return run(x_T)

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.losses import denoising_loss, drop_labels, spread_times, target_value
+from diffusion_edu.losses import (
+    denoising_loss,
+    denoising_score_matching,
+    drop_labels,
+    explicit_score_matching,
+    implicit_score_matching,
+    sliced_score_matching,
+    spread_times,
+    target_value,
+)
 from diffusion_edu.process import TARGETS, Prediction, q_sample
 from diffusion_edu.schedules import Cosine, Flow, LinearBeta, Schedule, VarianceExploding, linear_betas
 
@@ -102,3 +111,116 @@ def test_labels_are_dropped_as_often_as_asked():
     assert float(changed.double().mean()) == pytest.approx(0.1, abs=5 * (0.09 / 20_000) ** 0.5)
     assert torch.equal(drop_labels(y, 10, 0.0), y)
     assert bool((drop_labels(y, 10, 1.0) == 10).all())
+
+
+# score matching
+
+
+def linear_model(a: float, d: int):
+    """s(x) = -a x, and what the losses average to on N(0, c^2 I) data, in closed form."""
+
+    def implicit(c2: float) -> float:
+        return d * (a**2 * c2 / 2 - a)
+
+    return (lambda x: -a * x), implicit
+
+
+SCORE_LOSSES = {
+    "explicit": lambda f, x: explicit_score_matching(f, lambda z: -z, x),
+    "implicit": implicit_score_matching,
+    "sliced": lambda f, x: sliced_score_matching(f, x, torch.ones(2, *x.shape, dtype=x.dtype)),
+    "denoising": lambda f, x: denoising_score_matching(f, x, 0.5, torch.ones_like(x)),
+}
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 1, 2, 2)])
+def test_score_losses_point_by_point(shape):
+    x, eps, v = normal(*shape), normal(*shape, seed=1), normal(2, *shape, seed=2)
+    d, flat = x[0].numel(), x.flatten(1)
+    score, _ = linear_model(0.7, d)
+    squares = flat.square().sum(1)
+    torch.testing.assert_close(explicit_score_matching(score, lambda z: -z, x), 0.3**2 * squares / 2)
+    torch.testing.assert_close(implicit_score_matching(score, x), 0.49 * squares / 2 - 0.7 * d)
+    along, lengths = (v.flatten(2) * flat).sum(2), v.flatten(2).square().sum(2)
+    torch.testing.assert_close(sliced_score_matching(score, x, v), (0.49 * along**2 / 2 - 0.7 * lengths).mean(0))
+    gap = -0.7 * (x + 0.5 * eps) + eps / 0.5
+    torch.testing.assert_close(denoising_score_matching(score, x, 0.5, eps), gap.flatten(1).square().sum(1) / 2)
+
+
+def test_score_losses_of_gaussian_data_and_the_linear_minimiser():
+    c2, n, sigma = 0.64, 100_000, 0.5
+    x, eps = 0.8 * normal(n, 2), normal(n, 2, seed=1)
+    signs = normal(1, n, 2, seed=2).sign()
+
+    def agree(losses, wanted):
+        losses = losses.detach()
+        assert abs(float(losses.mean()) - wanted) < 4 * float(losses.std()) / n**0.5 + 1e-12
+
+    for a in (0.5, 1 / c2, 2.5):
+        score, implicit = linear_model(a, 2)
+        agree(implicit_score_matching(score, x), implicit(c2))
+        agree(sliced_score_matching(score, x, signs), implicit(c2))
+        agree(explicit_score_matching(score, lambda z: -z / c2, x), c2 * (a - 1 / c2) ** 2)
+        agree(denoising_score_matching(score, x, sigma, eps), a**2 * (c2 + sigma**2) - 2 * a + 1 / sigma**2)
+    a = torch.linspace(0.1, 4, 3901, dtype=torch.float64)  # where each parabola is lowest
+    assert float(a[(a**2 * c2 / 2 - a).argmin()]) == pytest.approx(1 / c2, abs=1e-3)
+    assert float(a[(a**2 * (c2 + sigma**2) - 2 * a).argmin()]) == pytest.approx(1 / (c2 + sigma**2), abs=1e-3)
+
+
+def test_one_data_point_at_zero_has_the_score_minus_x_over_sigma_squared():
+    x, eps = torch.zeros(5, 3, dtype=torch.float64), normal(5, 3)
+    for sigma in (0.3, torch.linspace(0.1, 2, 5, dtype=torch.float64)):
+        square = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1) ** 2
+        loss = denoising_score_matching(lambda z, square=square: -z / square, x, sigma, eps)
+        torch.testing.assert_close(loss, torch.zeros(5, dtype=torch.float64), atol=1e-25, rtol=0)
+        assert float(denoising_score_matching(lambda z, square=square: z / square, x, sigma, eps).min()) > 0.1
+
+
+def test_all_sign_vectors_together_are_the_exact_divergence():
+    net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x = normal(4, 3)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
+    sliced = sliced_score_matching(net, x, signs[:, None].expand(8, 4, 3))
+    torch.testing.assert_close(sliced, implicit_score_matching(net, x))
+
+
+@pytest.mark.parametrize("name", SCORE_LOSSES)
+def test_score_losses_reach_the_parameters_and_leave_the_data_alone(name):
+    net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    x = normal(4, 2)
+    loss = SCORE_LOSSES[name](net, x)
+    assert loss.shape == (4,)
+    assert loss.dtype == torch.float64
+    loss.mean().backward()
+    # the divergence does not see the last bias; every weight is seen
+    assert all(float(p.grad.abs().max()) > 0 for p in net.parameters())
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("name", SCORE_LOSSES)
+def test_scores_of_another_shape_are_refused(name):
+    with pytest.raises(ValueError, match=r"a score has the shape of x, \(4, 2\), got \(4, 1\)"):
+        SCORE_LOSSES[name](lambda z: z[:, :1], normal(4, 2))
+    with pytest.raises(ValueError, match=r"batch of points \(N, ...\), got shape \(4,\)"):
+        SCORE_LOSSES[name](lambda z: z, normal(4))
+
+
+def test_score_losses_refuse_bad_input():
+    x = normal(4, 2)
+    for sigma in (0.0, -1.0, float("nan"), torch.tensor([0.1, 0.2, 0.0, 0.4])):
+        with pytest.raises(ValueError, match="sigma must be positive"):
+            denoising_score_matching(lambda z: z, x, sigma, x)
+    with pytest.raises(ValueError, match="one for each of 4 points"):
+        denoising_score_matching(lambda z: z, x, torch.ones(3), x)
+    with pytest.raises(ValueError, match=r"eps must have the shape of x, \(4, 2\), got \(3, 2\)"):
+        denoising_score_matching(lambda z: z, x, 0.1, x[:3])
+    for wrong in (x, normal(0, 4, 2), normal(2, 4, 3)):
+        with pytest.raises(ValueError, match=r"projections must have shape \(K, 4, 2\)"):
+            sliced_score_matching(lambda z: z, x, wrong)
+
+
+def test_a_constant_score_has_no_divergence():
+    x = normal(4, 3)
+    torch.testing.assert_close(implicit_score_matching(torch.ones_like, x), torch.full((4,), 1.5, dtype=torch.float64))
+    sliced = sliced_score_matching(torch.ones_like, x, torch.ones(1, 4, 3, dtype=torch.float64))
+    torch.testing.assert_close(sliced, torch.full((4,), 4.5, dtype=torch.float64))

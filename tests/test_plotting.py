@@ -97,3 +97,15 @@ def test_the_style_is_the_books(monkeypatch):
     with matplotlib.rc_context():
         plotting.use_style()
         assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(plotting.COLOURS)
+
+
+def test_arrows_keep_their_direction_and_the_long_ones_are_shortened(ax):
+    points = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    vectors = torch.tensor([[3.0, 4.0], [0.0, -50.0], [0.0, 0.0]], dtype=torch.float64)
+    assert plotting.score_arrows(ax, points, vectors) is ax
+    arrows = ax.collections[0]
+    assert arrows.get_offsets().tolist() == points.tolist()
+    lengths = torch.tensor([6.0, 51.0, 1.0], dtype=torch.float64).log()
+    drawn = torch.stack([torch.as_tensor(arrows.U), torch.as_tensor(arrows.V)], 1)
+    torch.testing.assert_close(drawn.norm(dim=1), lengths)
+    torch.testing.assert_close(drawn[0] / drawn[0].norm(), torch.tensor([0.6, 0.8], dtype=torch.float64))

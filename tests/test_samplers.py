@@ -14,14 +14,24 @@ from diffusion_edu.process import Prediction, posterior, q_sample
 from diffusion_edu.samplers import (
     Step,
     ancestral,
+    annealed_langevin,
     ddim,
     euler_maruyama,
+    langevin,
     langevin_step,
     predictor_corrector,
     probability_flow,
     sample,
 )
-from diffusion_edu.schedules import Cosine, LinearBeta, Schedule, VarianceExploding, linear_betas, time_grid
+from diffusion_edu.schedules import (
+    Cosine,
+    LinearBeta,
+    Schedule,
+    VarianceExploding,
+    linear_betas,
+    time_at_log_snr,
+    time_grid,
+)
 
 MIXTURE = GaussianMixture(
     torch.tensor([[1.0, 0.0], [-0.6, 0.8], [0.2, -1.1]], dtype=torch.float64),
@@ -466,3 +476,136 @@ def test_a_run_of_predictor_corrector_ends_without_noise_and_repeats():
     assert torch.equal(*ends)
     runs = [sample(predictor_corrector(denoiser, x_T, grid(5), generator=seeded(4))) for _ in range(2)]
     assert torch.equal(*runs)
+
+
+# Langevin
+
+
+def test_langevin_settles_at_the_variance_that_a_finite_step_has():
+    """Exactly: each step is x -> f x + sqrt(step) z, f and the noise's factor measured from outside."""
+    for c, step in [(1.0, 0.1), (1.0, 2.0), (0.5, 0.3)]:
+        start = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        score = partial(torch.mul, torch.tensor(-1 / c**2, dtype=torch.float64))
+        moved = sample(langevin(score, start, step, 1, noise=False))
+        factor = float(moved[1] - moved[0])
+        shaken = sample(langevin(score, start, step, 1, seeded(0)))
+        spread = float(((shaken - moved) / normal(2, 1)).mean())
+        variance = 1.0
+        for _ in range(2000):
+            variance = factor**2 * variance + spread**2
+        assert variance == pytest.approx(c**2 / (1 - step / (4 * c**2)), rel=1e-9)
+        assert variance != pytest.approx(c**2, rel=0.01)
+
+
+def test_langevins_weak_order_is_one():
+    steps, errors = [5, 10, 20, 40], []
+    for n in steps:
+        h, variance = 1.0 / n, 0.04
+        for _ in range(n):
+            moved = sample(langevin(torch.neg, torch.ones(1, 1, dtype=torch.float64), h, 1, noise=False))
+            variance = float(moved) ** 2 * variance + h
+        errors.append(abs(variance - (1 + (0.04 - 1) * torch.tensor(-1.0).exp().item())))
+    assert order(steps, errors) == pytest.approx(1, abs=0.1)
+
+
+def test_langevin_samples_the_law():
+    x = sample(langevin(MIXTURE.score, MIXTURE.sample(4000, seeded(0)), 0.01, 50, seeded(1)))
+    # what is distributed like the mixture stays so; 4 standard errors, and 0.01 / 4 of bias relative to the variance
+    mean = (MIXTURE.weights[:, None] * MIXTURE.means).sum(0)
+    error = x.std(0) / len(x) ** 0.5
+    assert bool(((x.mean(0) - mean).abs() < 4 * error).all())
+
+
+def test_langevin_without_noise_climbs_to_the_modes():
+    one = GaussianMixture(torch.tensor([[0.4, -0.2]], dtype=torch.float64), 0.5)
+    x = sample(langevin(one.score, normal(20, 2), 0.1, 200, noise=False))
+    torch.testing.assert_close(x, one.means.expand(20, 2), atol=1e-6, rtol=0)
+
+
+def test_langevin_yields_its_clock_and_the_score_it_followed():
+    x = normal(3, 2).requires_grad_(True)
+    steps = list(langevin(MIXTURE.score, x, 0.25, 4, seeded(0)))
+    assert [float(step.t) for step in steps] == [0.25, 0.5, 0.75, 1.0]
+    torch.testing.assert_close(steps[0].prediction, MIXTURE.score(x).detach())
+    torch.testing.assert_close(steps[1].prediction, MIXTURE.score(steps[0].x))
+    assert all(isinstance(step, Step) and not step.x.requires_grad for step in steps)
+
+
+@pytest.mark.parametrize("ends_at", [0.0, 0.1])
+def test_annealed_langevin_by_hand(ends_at):
+    schedule, ts = Cosine(), torch.tensor([0.8, 0.4, ends_at], dtype=torch.float64)
+    denoiser, x, g = MIXTURE.denoiser(schedule), normal(5, 2), seeded(3)
+    steps = list(annealed_langevin(denoiser, x, ts, generator=seeded(3), steps=3, size=0.4))
+    assert [round(float(step.t), 6) for step in steps] == [0.8, 0.8, 0.4, 0.4, 0.4, ends_at]
+    for t, s in zip(ts[:-1], ts[1:], strict=True):
+        for k in range(3):
+            alpha, sigma, score = schedule.alpha(t), schedule.sigma(t), MIXTURE.score(x, schedule, t)
+            guess = (x + sigma**2 * score) / alpha
+            z = torch.randn(x.shape, generator=g, dtype=x.dtype)
+            x = x + 0.2 * sigma**2 * score + 0.4**0.5 * sigma * z
+            if k == 2:
+                x = guess if s == 0 else x * schedule.alpha(s) / alpha
+    torch.testing.assert_close(steps[-1].x, x)
+
+
+def test_annealed_langevin_does_not_know_the_schedule():
+    """The walker x / alpha sees noise levels only: two schedules with the same levels give the same samples."""
+    levels = torch.tensor([2.0, 1.0, 0.5, 0.2], dtype=torch.float64)
+    ends = []
+    for schedule in (Cosine(), LinearBeta()):
+        ts = time_at_log_snr(schedule, -2 * levels.log())
+        start = schedule.alpha(ts[0]) * normal(6, 2)
+        ts = torch.cat([ts, ts.new_zeros(1)])
+        ends.append(sample(annealed_langevin(MIXTURE.denoiser(schedule), start, ts, generator=seeded(0))))
+    torch.testing.assert_close(ends[0], ends[1], atol=1e-8, rtol=0)
+
+
+def test_annealed_langevin_finds_the_weights_from_one_corner():
+    ve, n = VarianceExploding(0.05, 4.0), 2000
+    corner = torch.tensor([-3.0, -3.0], dtype=torch.float64) + 0.1 * normal(n, 2)
+    levels = time_at_log_snr(ve, -2 * torch.linspace(1.4, -2.3, 40, dtype=torch.float64))
+    ts = torch.cat([levels, levels.new_zeros(1)])
+    x = sample(annealed_langevin(MIXTURE.denoiser(ve), corner, ts, generator=seeded(1), steps=5))
+    real = MIXTURE.sample(100_000, seeded(2))
+
+    def shares(points):
+        return torch.cdist(points, MIXTURE.means).argmin(1).bincount(minlength=3) / len(points)
+
+    error = (shares(real) * (1 - shares(real)) / n).sqrt()
+    # 4 standard errors, and 2 % because the levels fall in finitely many steps
+    assert bool(((shares(x) - shares(real)).abs() < 4 * error + 0.02).all())
+    stuck = sample(langevin(lambda z: MIXTURE.score(z, ve, ts[-2]), corner, 0.02, 200, seeded(1)))
+    assert bool(((shares(stuck) - shares(real)).abs() > 4 * error + 0.02).any())
+
+
+@pytest.mark.parametrize("run", ["langevin", "annealed"])
+def test_langevins_generator_decides_everything(run):
+    def end(seed):
+        if run == "langevin":
+            return sample(langevin(MIXTURE.score, normal(3, 2), 0.1, 5, seeded(seed)))
+        return sample(annealed_langevin(MIXTURE.denoiser(Cosine()), normal(3, 2), grid(4), generator=seeded(seed)))
+
+    assert torch.equal(end(1), end(1))
+    assert not torch.equal(end(1), end(2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: langevin(MIXTURE.score, normal(2, 2), 0.0, 5), "step > 0 and steps >= 1, got 0.0 and 5"),
+        (lambda: langevin(MIXTURE.score, normal(2, 2), float("nan"), 5), "got nan and 5"),
+        (lambda: langevin(MIXTURE.score, normal(2, 2), 0.1, 0), "got 0.1 and 0"),
+        (partial(annealed_langevin, steps=0), "got 0.5 and 0"),
+        (partial(annealed_langevin, size=4.0), "0 < size < 4 and steps >= 1, got 4.0 and 5"),
+        (partial(annealed_langevin, size=-1.0), "got -1.0"),
+    ],
+)
+def test_langevin_refuses_bad_options_at_once(make, message):
+    arguments = (MIXTURE.denoiser(Cosine()), normal(2, 2), time_grid(Cosine(), 2)) if isinstance(make, partial) else ()
+    with pytest.raises(ValueError, match=message):
+        make(*arguments)
+
+
+def test_annealed_langevin_refuses_a_rising_grid():
+    with pytest.raises(ValueError, match="must decrease strictly"):
+        sample(annealed_langevin(MIXTURE.denoiser(Cosine()), normal(2, 2), torch.tensor([0.1, 0.5])))

@@ -21,6 +21,7 @@ CHAPTERS = (
     "denoising",
     "latent",
     "sde",
+    "score",
 )
 
 

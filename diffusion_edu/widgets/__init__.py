@@ -4,12 +4,14 @@ from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.reverse_family import ReverseFamily
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
+from diffusion_edu.widgets.score_field import ScoreField
 from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
     "EvidenceGap",
     "ReverseFamily",
     "ScheduleExplorer",
+    "ScoreField",
     "Trajectory",
     "Widget",
 ]
