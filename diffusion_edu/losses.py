@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.process import expand_to, q_sample
+from diffusion_edu.likelihood import step_kl
+from diffusion_edu.process import Prediction, expand_to, q_sample, transition
 from diffusion_edu.schedules import Schedule
 
 
@@ -44,3 +45,37 @@ def drop_labels(y: Tensor, null_class: int, p_null: float, generator: torch.Gene
     """Replace each label by the null class with probability p_null, for classifier-free guidance (Ho & Salimans 2022)."""
     dropped = torch.rand(y.shape, generator=generator) < p_null
     return torch.where(dropped.to(y.device), torch.full_like(y, null_class), y)
+
+
+# --- learned variance --------------------------------------------------------------------------------
+
+
+def interpolated_log_variance(schedule: Schedule, v: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """v log beta + (1 - v) log beta~, like `v` (N, ...), for 0 < s < t (Nichol & Dhariwal 2021, Eq. 15).
+
+    beta = sigma^2_{t|s}, beta~ = beta sigma_s^2 / sigma_t^2; t, s: () or (N,). v = 0 gives the posterior's variance, 1 the large one.
+    """
+    large = transition(schedule, t, s)[1].log()
+    ratio = 2 * (schedule.sigma(s).log() - schedule.sigma(t).log())
+    return expand_to(large, v) + (1 - v) * expand_to(ratio, v)
+
+
+def variance_loss(prediction: Prediction, x0: Tensor, s: Tensor, v: Tensor) -> Tensor:
+    """The step's divergence with the variance that `v` names, (N,), in nats a coordinate; no gradient reaches the mean.
+
+    prediction: for x_t at t; s: (N,) or (), 0 < s < t; v: like x0 (Nichol & Dhariwal 2021, Sec. 3.1).
+    """
+    fixed = prediction.with_x0(prediction.x0.detach())
+    log_variance = interpolated_log_variance(prediction.schedule, v, prediction.t, s)
+    return step_kl(fixed, x0, s, log_variance).flatten(1).mean(1)
+
+
+def hybrid_loss(
+    prediction: Prediction, x0: Tensor, eps: Tensor, s: Tensor, v: Tensor, weight: float = 1e-3
+) -> Tensor:
+    """Simple loss + weight times `variance_loss`, (N,) (Nichol & Dhariwal 2021, Eq. 16, with a mean over coordinates).
+
+    The first term alone teaches the mean, the second alone teaches v.
+    """
+    simple = (eps - prediction.eps).square().flatten(1).mean(1)
+    return simple + weight * variance_loss(prediction, x0, s, v)
