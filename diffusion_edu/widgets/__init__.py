@@ -1,10 +1,12 @@
 """Interactive figures: ipywidgets in JupyterLab, the same on the built site. They need `pip install anywidget`."""
 
 from diffusion_edu.widgets.base import Widget
+from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
+    "BoundExplorer",
     "ScheduleExplorer",
     "Trajectory",
     "Widget",
