@@ -86,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
     )
     variance.add_argument("--out", type=Path, required=True)
     variance.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
-    variance.add_argument("--steps", type=int, default=1500, help="optimizer steps")
+    variance.add_argument("--steps", type=int, default=600, help="optimizer steps")
+    variance.add_argument("--batch", type=int, default=32)
     variance.add_argument("--images", type=int, default=1000, help="test images to measure on")
     variance.add_argument("--draws", type=int, default=8, help="steps of each chain measured for an image")
     for command in (train, sample, evaluate, likelihood, classifier, variance):
@@ -280,7 +281,9 @@ def elbo_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: ar
         for x0, c in zip(tqdm(batches, unit="batch"), labels, strict=True)
     ]
     dims = images[0].numel()
-    terms = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("prior", "diffusion", "reconstruction")}
+    terms = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in ("prior", "diffusion", "reconstruction")
+    }
     costs, t = torch.cat([part.costs for part in parts]), torch.cat([part.t for part in parts])
     low, high = denoiser.schedule.log_snr(torch.tensor([denoiser.schedule.t_max, denoiser.schedule.t_min]).double())
     level = ((denoiser.schedule.log_snr(t) - low) / (high - low) * bins).long().clamp(0, bins - 1)
@@ -350,7 +353,8 @@ def measure_variances(
 ) -> dict[str, Any]:
     """The chain's diffusion term in bits a dimension with small, large and learned variance, on the same noise.
 
-    The chain has `steps` times even in the log-SNR. Each value is [mean, standard error over images]; "saved" is small less learned.
+    The chain has `steps` times even in the log-SNR. Each value is [mean, standard error over images];
+    "saved" is small less learned.
     """
     schedule, ts = denoiser.schedule, time_grid(denoiser.schedule, steps, "log_snr")[:-1].float()
     few, sums = min(draws, steps - 1), []
@@ -367,7 +371,13 @@ def measure_variances(
         sums.append(bits_per_dim(totals, images[0].numel(), 1))
     bits = torch.cat(sums)
     found = {name: mean_and_error(bits[:, column]) for column, name in enumerate(("small", "large", "learned"))}
-    return {"steps": steps, "images": len(images), "draws": few, **found, "saved": mean_and_error(bits[:, 0] - bits[:, 2])}
+    return {
+        "steps": steps,
+        "images": len(images),
+        "draws": few,
+        **found,
+        "saved": mean_and_error(bits[:, 0] - bits[:, 2]),
+    }
 
 
 def train_variance(options: argparse.Namespace) -> None:
@@ -378,7 +388,7 @@ def train_variance(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     arguments = {"in_channels": train_set.images.shape[1]}
     head, started, losses = VarianceHead(**arguments), perf_counter(), []
-    rounds = training.fit_variance(head, denoiser, train_set.images, options.steps, seed=options.seed)
+    rounds = training.fit_variance(head, denoiser, train_set.images, options.steps, options.batch, seed=options.seed)
     for _, loss in tqdm(rounds, total=options.steps, unit="step"):
         losses.append(loss)
     seconds, g = perf_counter() - started, torch.Generator().manual_seed(options.seed)
@@ -393,7 +403,12 @@ def train_variance(options: argparse.Namespace) -> None:
         {"class": "VarianceHead", "arguments": arguments},
         denoiser=base,
         dataset={"name": name, "split": "train", "images": len(train_set), "sha256": train_set.sha256},
-        training={"steps": options.steps, "seed": options.seed, "threads": torch.get_num_threads()},
+        training={
+            "steps": options.steps,
+            "batch": options.batch,
+            "seed": options.seed,
+            "threads": torch.get_num_threads(),
+        },
         wall_seconds=seconds,
         final_loss=sum(losses[-100:]) / len(losses[-100:]),
         metrics=metrics,

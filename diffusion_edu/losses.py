@@ -53,7 +53,8 @@ def drop_labels(y: Tensor, null_class: int, p_null: float, generator: torch.Gene
 def interpolated_log_variance(schedule: Schedule, v: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """v log beta + (1 - v) log beta~, like `v` (N, ...), for 0 < s < t (Nichol & Dhariwal 2021, Eq. 15).
 
-    beta = sigma^2_{t|s}, beta~ = beta sigma_s^2 / sigma_t^2; t, s: () or (N,). v = 0 gives the posterior's variance, 1 the large one.
+    beta = sigma^2_{t|s}, beta~ = beta sigma_s^2 / sigma_t^2; t, s: () or (N,). v = 0 is the
+    posterior's variance, 1 the large one.
     """
     large = transition(schedule, t, s)[1].log()
     ratio = 2 * (schedule.sigma(s).log() - schedule.sigma(t).log())
@@ -70,9 +71,7 @@ def variance_loss(prediction: Prediction, x0: Tensor, s: Tensor, v: Tensor) -> T
     return step_kl(fixed, x0, s, log_variance).flatten(1).mean(1)
 
 
-def hybrid_loss(
-    prediction: Prediction, x0: Tensor, eps: Tensor, s: Tensor, v: Tensor, weight: float = 1e-3
-) -> Tensor:
+def hybrid_loss(prediction: Prediction, x0: Tensor, eps: Tensor, s: Tensor, v: Tensor, weight: float = 1e-3) -> Tensor:
     """Simple loss + weight times `variance_loss`, (N,) (Nichol & Dhariwal 2021, Eq. 16, with a mean over coordinates).
 
     The first term alone teaches the mean, the second alone teaches v.

@@ -148,7 +148,9 @@ def level_bars(ax: Axes, edges: Sequence[float], bits: Sequence[float], errors: 
     widths = edges[1:] - edges[:-1]
     ax.bar(edges[:-1], bits, widths * 0.9, align="edge", color=COLOURS[0], alpha=0.8)
     ax.errorbar(edges[:-1] + widths * 0.45, bits, errors, fmt="none", ecolor=COLOURS[1], lw=1.2)
-    ax.set(xlabel="log-SNR λ (left: noise, right: data)", ylabel="bits a pixel", xlim=(float(edges[0]), float(edges[-1])))
+    ax.set(
+        xlabel="log-SNR λ (left: noise, right: data)", ylabel="bits a pixel", xlim=(float(edges[0]), float(edges[-1]))
+    )
     ax.grid(axis="x", visible=False)
     return ax
 

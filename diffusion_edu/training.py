@@ -297,7 +297,13 @@ VARIANCE_STEPS = (10, 25, 50, 100)  # lengths of the chains that the variance he
 
 
 def fit_variance(
-    head: VarianceHead, denoiser: Denoiser, images: Tensor, steps: int, batch: int = 64, rate: float = 2e-3, seed: int = 0
+    head: VarianceHead,
+    denoiser: Denoiser,
+    images: Tensor,
+    steps: int,
+    batch: int = 64,
+    rate: float = 2e-3,
+    seed: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Teach `head` the variance of a fixed denoiser's steps; yields (step, loss in nats a coordinate) after each.
 

@@ -84,7 +84,8 @@ TELESCOPE = Exercise(
         Slip(
             "sign of the ends",
             lambda steps, marginals: sum(steps[1:]) - marginals[0] + marginals[-1],
-            "the two marginals that survive have the wrong signs: q(x_{k-1} | x_k, x_0) = q(x_k | x_{k-1}) q(x_{k-1} | x_0) / q(x_k | x_0).",
+            "the two marginals that survive have the wrong signs: q(x_{k-1} | x_k, x_0) = q(x_k | x_{k-1}) "
+            "q(x_{k-1} | x_0) / q(x_k | x_0).",
         ),
         Slip(
             "the first step too",
@@ -122,7 +123,8 @@ KL = Exercise(
         Slip(
             "wrong variance under the gap",
             lambda d, gap, v_1, v_2: (d * v_1 / v_2 - d + d * log(v_2 / v_1) + gap / v_1) / 2,
-            "the distance of the means is measured in the second Gaussian's variance: it is the one whose density is evaluated there.",
+            "the distance of the means is measured in the second Gaussian's variance: it is the one whose "
+            "density is evaluated there.",
         ),
         Slip(
             "the other direction",
@@ -132,7 +134,8 @@ KL = Exercise(
         Slip(
             "standard deviations in the logarithm",
             lambda d, gap, v_1, v_2: (d * v_1 / v_2 - d + d * log(v_2 / v_1) / 2 + gap / v_2) / 2,
-            "the logarithm is halved once too often: the determinant of v I is v^d, and one half stands in front of everything.",
+            "the logarithm is halved once too often: the determinant of v I is v^d, and one half stands in front "
+            "of everything.",
         ),
         Slip(
             "dimension forgotten",
@@ -171,7 +174,8 @@ X0_WEIGHT = Exercise(
         Slip(
             "drop of the signal",
             lambda beta, bar_s: (bar_s - (1 - beta) * bar_s) / 2,
-            "that is half the drop of alpha_bar. It is the signal-to-noise ratio, alpha_bar / (1 - alpha_bar), whose drop counts.",
+            "that is half the drop of alpha_bar. It is the signal-to-noise ratio, alpha_bar / (1 - alpha_bar), "
+            "whose drop counts.",
         ),
         Slip(
             "weight of the noise",
@@ -186,7 +190,8 @@ X0_WEIGHT = Exercise(
         Slip(
             "large variance",
             lambda beta, bar_s: bar_s * beta / (2 * (1 - (1 - beta) * bar_s) ** 2),
-            "you divide by 2 beta. The step's target has the variance beta~ = beta (1 - alpha_bar_s) / (1 - alpha_bar_t).",
+            "you divide by 2 beta. The step's target has the variance beta~ = beta (1 - alpha_bar_s) / (1 - "
+            "alpha_bar_t).",
         ),
         Slip(
             "not squared",
@@ -251,7 +256,8 @@ SCORE_CONSTANT = Exercise(
         Slip(
             "zero",
             lambda alpha, sigma, c: 0.0,
-            "the two scores agree on average given x_t, but not for each x_0. Their mean squared difference is what is not known about x_0.",
+            "the two scores agree on average given x_t, but not for each x_0. Their mean squared difference is "
+            "what is not known about x_0.",
         ),
         Slip(
             "mean square of the conditional score",
@@ -294,7 +300,8 @@ PRIOR = Exercise(
         Slip(
             "means only",
             lambda d, energy, bar: bar * energy / 2,
-            "that is the means' part. x_T also has less variance than the prior, 1 - bar, and that costs -bar - log(1 - bar) for each coordinate.",
+            "that is the means' part. x_T also has less variance than the prior, 1 - bar, and that costs -bar - "
+            "log(1 - bar) for each coordinate.",
         ),
         Slip(
             "sign of the logarithm",
@@ -334,7 +341,8 @@ BITS = Exercise(
         Slip(
             "width forgotten",
             lambda nats, d: nats / d / log(2),
-            "that is a density in units of the range [-1, 1]. A grey value is 2 / 255 wide; its logarithm is missing, 7 bits.",
+            "that is a density in units of the range [-1, 1]. A grey value is 2 / 255 wide; its logarithm is "
+            "missing, 7 bits.",
         ),
         Slip(
             "sign of the width",
@@ -384,7 +392,8 @@ HYBRID = Exercise(
                 2 * d + weight * w**2 * d / exp(log_variance),
                 _by_variance(d, w, q, log_variance, weight),
             ),
-            "the divergence reaches the mean: its gradient should be stopped there, so that only the simple loss teaches it.",
+            "the divergence reaches the mean: its gradient should be stopped there, so that only the simple loss "
+            "teaches it.",
         ),
         Slip(
             "stopped at the variance",
@@ -394,7 +403,8 @@ HYBRID = Exercise(
         Slip(
             "mean forgotten in the divergence",
             lambda d, w, q, log_variance, weight: (2 * d, weight * (1 - q / exp(log_variance)) / 2),
-            "a stopped gradient does not set the value to 0: the error of the mean stays in the divergence, and the variance must cover it.",
+            "a stopped gradient does not set the value to 0: the error of the mean stays in the divergence, and "
+            "the variance must cover it.",
         ),
         Slip(
             "derivative by the variance",
@@ -452,7 +462,8 @@ BEST_VARIANCE = Exercise(
         Slip(
             "no weight",
             lambda beta, bar_s, uncertainty: best_variance(beta, bar_s, 0.0) + uncertainty,
-            "x_0 enters the posterior's mean with a small weight. Without it a short step would be as uncertain as the image.",
+            "x_0 enters the posterior's mean with a small weight. Without it a short step would be as uncertain "
+            "as the image.",
         ),
     ),
 )

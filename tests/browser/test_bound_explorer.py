@@ -29,7 +29,9 @@ def test_steps_move_by_keyboard(open_page: Callable[..., Page]):
     expect(words).not_to_have_text(before[0])
     expect(slider).to_have_attribute("aria-valuetext", re.compile("15 steps"))
     assert stairs.evaluate_all(CURVES) != before[1]
-    assert live.locator(".curve").evaluate_all(CURVES) == before[2], "the curve of continuous time does not know the steps"
+    assert live.locator(".curve").evaluate_all(CURVES) == before[2], (
+        "the curve of continuous time does not know the steps"
+    )
 
 
 def test_a_schedule_reshapes_the_curve_and_keeps_the_total(open_page: Callable[..., Page]):

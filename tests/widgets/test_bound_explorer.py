@@ -63,7 +63,7 @@ def test_in_the_limit_schedules_agree_and_reach_the_truth():
     totals = {name: bound.terms(name, 1000, -10.0, 10.0)["total"] for name in bound.SCHEDULES}
     gaps = {name: total - bound.entropy() for name, total in totals.items()}
     assert min(gaps.values()) > 0
-    assert max(gaps.values()) < 0.3 and gaps["even"] < 0.05
+    assert max(gaps.values()) < 1 and gaps["even"] < 0.05
     for name, gap in gaps.items():  # half the steps, twice the gap: nothing but the steps is missing
         half = bound.terms(name, 500, -10.0, 10.0)["total"] - bound.entropy()
         assert 1.8 < half / gap < 3, name
