@@ -358,7 +358,7 @@ def measure_variances(
     """
     schedule, ts = denoiser.schedule, time_grid(denoiser.schedule, steps, "log_snr")[:-1].float()
     few, sums = min(draws, steps - 1), []
-    for x0 in data.to_float(images).split(100):
+    for x0 in data.to_float(images).to(next(head.parameters()).device).split(100):
         cells = (torch.rand(len(x0), 1, generator=g) + torch.arange(few)) / few
         totals = torch.zeros(len(x0), 3, dtype=torch.float64)
         for k in (cells * (steps - 1)).long().clamp(max=steps - 2).T:
@@ -382,12 +382,13 @@ def measure_variances(
 
 def train_variance(options: argparse.Namespace) -> None:
     """Train the head on a fixed denoiser; write it with what it saves on the test split at several numbers of steps."""
-    denoiser = checkpoints.load(options.checkpoint)
+    device = find_device(options.device)
+    denoiser = checkpoints.load(options.checkpoint, device)
     name, base = denoiser.manifest["dataset"]["name"], denoiser.manifest["sha256"]
     train_set, test_set = data.load(name, "train"), data.load(name, "test")
     torch.manual_seed(options.seed)
     arguments = {"in_channels": train_set.images.shape[1]}
-    head, started, losses = VarianceHead(**arguments), perf_counter(), []
+    head, started, losses = VarianceHead(**arguments).to(device), perf_counter(), []
     rounds = training.fit_variance(head, denoiser, train_set.images, options.steps, options.batch, seed=options.seed)
     for _, loss in tqdm(rounds, total=options.steps, unit="step"):
         losses.append(loss)

@@ -311,15 +311,16 @@ def fit_variance(
     random in a step is a function of (seed, step).
     """
     optimizer = torch.optim.Adam(head.parameters(), rate)
+    device = next(denoiser.parameters()).device
     grids = [time_grid(denoiser.schedule, n, "log_snr")[:-1].float() for n in VARIANCE_STEPS]
     for step in range(steps):
         g = torch.Generator().manual_seed(seed * 1_000_003 + step)
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-        x0 = to_float(images[torch.randint(len(images), (batch,), generator=g)])
+        x0 = to_float(images[torch.randint(len(images), (batch,), generator=g)]).to(device)
         ts = grids[step % len(grids)]
         k = torch.randint(len(ts) - 1, (batch,), generator=g)
-        t, s = ts[k], ts[k + 1]
-        x_t = q_sample(denoiser.schedule, x0, t, torch.randn(x0.shape, generator=g))
+        t, s = ts[k].to(device), ts[k + 1].to(device)
+        x_t = q_sample(denoiser.schedule, x0, t, torch.randn(x0.shape, generator=g).to(device))
         with torch.no_grad():
             prediction = denoiser(x_t, t)
         v = head(x_t, prediction.x0, denoiser.schedule.log_snr(t), denoiser.schedule.log_snr(s))
@@ -328,4 +329,4 @@ def fit_variance(
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
-        yield step + 1, float(loss)
+        yield step + 1, loss.item()
