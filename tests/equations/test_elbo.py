@@ -161,7 +161,7 @@ def test_gap():
     assert abs(float(path.bound - path.nll - wrong)) > 1e-3
 
 
-@equation("eq-elbo-consistency", method="exact", tolerance="1e-12 (float64 rounding); the slip is off by more than 0.5")
+@equation("eq-elbo-consistency", method="exact", tolerance="1e-12 (float64 rounding; the slip is off by more than 0.5)")
 def test_consistency():
     path = Path()
     ends = path.forward(4) - path.end - path.model(1)
@@ -175,7 +175,7 @@ def test_consistency():
     assert float(slip - triples) > 0.5
 
 
-@equation("eq-elbo-telescope", method="exact", tolerance="1e-12 (float64 rounding), term by term and for each path")
+@equation("eq-elbo-telescope", method="exact", tolerance="1e-12 (float64 rounding, term by term)")
 def test_telescope():
     path = Path()
     for k in range(2, 5):
@@ -226,7 +226,7 @@ def test_kl_drawn():
 # --- the readings --------------------------------------------------------------------------------------
 
 
-@equation("eq-elbo-readings", method="exact", tolerance="1e-9 relative (float64 rounding), for every example")
+@equation("eq-elbo-readings", method="exact", tolerance="1e-9 (relative; float64 rounding, for every example)")
 @pytest.mark.parametrize("schedule", [LinearBeta(), Cosine(), Flow()], ids=lambda s: type(s).__name__)
 def test_readings(schedule):
     g = torch.Generator().manual_seed(0)
@@ -305,7 +305,7 @@ def test_discrete():
     torch.testing.assert_close((weights[0] * snr[:-1] * mmse_gaussian(snr[:-1], c)).sum() / 2, formula)
 
 
-@equation("eq-elbo-continuous", method="exact", tolerance="order 1 in the step, fitted: 0.95 to 1.05; limit 1e-4")
+@equation("eq-elbo-continuous", method="exact", tolerance="1e-4 (extrapolated; order 1 in the step, fitted to 5 %)")
 def test_continuous():
     c, low, high = 0.6, 0.05, 40.0
     limit = 0.5 * log((1 + c**2 * high) / (1 + c**2 * low))
@@ -467,7 +467,7 @@ def gaussian_fourth(log_snr: Tensor, c: float) -> Tensor:
 
 
 @equation(
-    "eq-elbo-second-moment", method="monte carlo", tolerance="4 standard errors (200,000 draws); 1e-9 for the optimum"
+    "eq-elbo-second-moment", method="monte carlo", tolerance="4 standard errors (200,000 draws; 1e-9 for the optimum)"
 )
 def test_second_moment():
     c, schedule, high, low, n = 0.6, Cosine(), 5.0, -5.0, 200_000
@@ -613,7 +613,7 @@ def test_dequantised():
         assert abs(float(bits_per_dim(number(-bound + log(width)), 1)) + bound / log(2)) < 1e-9
 
 
-@equation("eq-elbo-dequantised", method="exact", tolerance="none (an inequality), for a decoder over 256 values")
+@equation("eq-elbo-dequantised", method="exact", tolerance="none (an inequality, for a decoder over 256 values)")
 def test_decoder_is_a_distribution():
     schedule = Cosine()
     flat = lambda x, t, y=None: Prediction(schedule, x, t, torch.zeros_like(x), "x0")  # noqa: E731
