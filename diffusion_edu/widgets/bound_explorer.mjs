@@ -208,7 +208,7 @@ const [LEFT, RIGHT] = [-5, 8]; // nats that the bars show
 
 /** Bars of the terms, each beginning where the one before ends, and a line at the truth. */
 function makeBars() {
-  const [width, left, row] = [306, 84, 26];
+  const [width, left, row] = [306, 96, 26];
   const x = (nats) => left + ((Math.min(Math.max(nats, LEFT), RIGHT) - LEFT) / (RIGHT - LEFT)) * (width - 40);
   const svg = make("svg:svg", { viewBox: `0 0 ${width + left - 34} ${5 * row + 14}`, role: "img", "aria-label": "The terms of the bound" });
   svg.append(make("svg:path", { class: "rule", d: `M${x(0)} 2v${4 * row}` }));
@@ -221,15 +221,15 @@ function makeBars() {
     return { bar, value };
   });
   svg.append(make("svg:path", { class: "cursor", d: `M${x(ENTROPY)} 2v${4 * row}` }));
-  svg.append(make("svg:text", { x: x(ENTROPY), y: 4 * row + 16, "text-anchor": "middle" }, `truth ${number(ENTROPY)}`));
-  svg.append(make("svg:text", { x: x(0) - 6, y: 4 * row + 16, "text-anchor": "end" }, "0"));
+  svg.append(make("svg:text", { x: x(ENTROPY) - 2, y: 4 * row + 16 }, `truth ${number(ENTROPY)}`));
+  svg.append(make("svg:text", { x: x(0) - 5, y: 4 * row + 16, "text-anchor": "end" }, "0"));
   function draw({ prior, diffusion, reconstruction, total }) {
     const spans = [[0, prior], [prior, prior + diffusion], [prior + diffusion, total], [0, total]];
     for (const [i, [from, to]] of spans.entries()) {
       const [a, b] = [x(Math.min(from, to)), x(Math.max(from, to))];
       bars[i].bar.setAttribute("x", a.toFixed(1));
       bars[i].bar.setAttribute("width", Math.max(1, b - a).toFixed(1));
-      bars[i].value.setAttribute("x", (b + 4).toFixed(1));
+      bars[i].value.setAttribute("x", (b + 5).toFixed(1));
       bars[i].value.textContent = number([prior, diffusion, reconstruction, total][i]) + (Math.max(from, to) > RIGHT ? " →" : "");
     }
   }

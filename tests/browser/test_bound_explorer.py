@@ -38,12 +38,12 @@ def test_a_schedule_reshapes_the_curve_and_keeps_the_total(open_page: Callable[.
     live = open_it(open_page)
     live.get_by_label("number of steps").press("End")
     total = live.locator(".bar + text").nth(3)
-    before = float(total.inner_text()), live.locator(".curve").evaluate_all(CURVES)
+    before = float(total.text_content()), live.locator(".curve").evaluate_all(CURVES)
     live.get_by_role("radio", name="Even in log-SNR").press("ArrowRight")
     expect(live.get_by_role("radio", name="Cosine")).to_be_checked()
     expect(live.locator(".words")).to_contain_text("Cosine")
     assert live.locator(".curve").evaluate_all(CURVES) != before[1]
-    assert abs(float(total.inner_text()) - before[0]) < 0.15
+    assert abs(float(total.text_content()) - before[0]) < 0.15
 
 
 def test_it_works_on_a_phone_in_the_dark(open_page: Callable[..., Page]):
