@@ -208,14 +208,14 @@ const [LEFT, RIGHT] = [-5, 8]; // nats that the bars show
 
 /** Bars of the terms, each beginning where the one before ends, and a line at the truth. */
 function makeBars() {
-  const [width, left, row] = [306, 96, 26];
+  const [width, left, row] = [256, 96, 29];
   const x = (nats) => left + ((Math.min(Math.max(nats, LEFT), RIGHT) - LEFT) / (RIGHT - LEFT)) * (width - 40);
   const svg = make("svg:svg", { viewBox: `0 0 ${width + left - 34} ${5 * row + 14}`, role: "img", "aria-label": "The terms of the bound" });
   svg.append(make("svg:path", { class: "rule", d: `M${x(0)} 2v${4 * row}` }));
   const names = ["prior", "diffusion", "reconstruction", "total"];
   const colours = ["#3d9970", "#2f6db3", "#d9822b", "#6b7280"];
   const bars = names.map((name, i) => {
-    const bar = make("svg:rect", { class: "bar", y: i * row + 5, height: row - 9, style: `--colour: ${colours[i]}` });
+    const bar = make("svg:rect", { class: "bar", y: i * row + 5, height: row - 10, style: `--colour: ${colours[i]}` });
     const value = make("svg:text", { y: i * row + 19 });
     svg.append(make("svg:text", { x: left - 8, y: i * row + 19, "text-anchor": "end" }, name), bar, value);
     return { bar, value };
