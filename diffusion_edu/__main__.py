@@ -1,4 +1,4 @@
-"""The command line: `python -m diffusion_edu train | sample | evaluate | likelihood | train-classifier | train-vae`."""
+"""The command line: `python -m diffusion_edu train | sample | evaluate | likelihood | train-...`, see `--help`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from tqdm import tqdm
 from diffusion_edu import checkpoints, data, metrics, samplers, training
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.guidance import classifier_free
-from diffusion_edu.networks import VAE, Classifier, UNet
+from diffusion_edu.likelihood import bits_per_dim, decoder_nats, elbo, noise_like, step_kl
+from diffusion_edu.losses import interpolated_log_variance
+from diffusion_edu.networks import VAE, Classifier, UNet, VarianceHead
 from diffusion_edu.networks.vae import measure_elbo
+from diffusion_edu.process import q_sample
 from diffusion_edu.schedules import SCHEDULES, make_schedule, time_grid
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
@@ -74,10 +77,21 @@ def parser() -> argparse.ArgumentParser:
     likelihood.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
     likelihood.add_argument("--images", type=int, default=1000, help="the first so many test images")
     likelihood.add_argument("--conditional", action="store_true", help="tell the network each image's class")
+    likelihood.add_argument("--draws", type=int, default=8, help="route elbo: noise levels asked for an image")
 
     classifier = commands.add_parser("train-classifier", help="train the MNIST classifier that judges samples")
     classifier.add_argument("--out", type=Path, required=True)
     classifier.add_argument("--epochs", type=int, default=10)
+
+    variance = commands.add_parser(
+        "train-variance", help="train a small head for the variance of a denoiser's steps, and measure what it saves"
+    )
+    variance.add_argument("--out", type=Path, required=True)
+    variance.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
+    variance.add_argument("--steps", type=int, default=600, help="optimizer steps")
+    variance.add_argument("--batch", type=int, default=32)
+    variance.add_argument("--images", type=int, default=1000, help="test images to measure on")
+    variance.add_argument("--draws", type=int, default=8, help="steps of each chain measured for an image")
 
     vae = commands.add_parser(
         "train-vae", help="train a VAE on MNIST and measure its bits a dimension on the test split"
@@ -89,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     vae.add_argument("--images", type=int, help="train on the first so many images only")
     vae.add_argument("--batch", type=int, default=128)
     vae.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    for command in (train, sample, evaluate, likelihood, classifier, vae):
+    for command in (train, sample, evaluate, likelihood, classifier, variance, vae):
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--threads", type=int, help="CPU threads")
         command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
@@ -267,8 +281,54 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def elbo_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: argparse.Namespace) -> dict[str, Any]:
-    """Bits a dimension by the evidence lower bound, term by term, with standard errors over images."""
-    raise ValueError("route elbo is not there yet")
+    """Bits a dimension by the evidence lower bound in continuous time, term by term, with standard errors over images.
+
+    The decoder's width is one number, fitted on training images. `levels`: the diffusion term by noise level.
+    """
+    g, bins = torch.Generator().manual_seed(options.seed), 20
+    scale = decoder_scale(denoiser, data.load(denoiser.manifest["dataset"]["name"], "train").images[:200])
+    batches = images.split(100)
+    labels = [None] * len(batches) if y is None else y.split(100)
+    parts = [
+        elbo(denoiser, x0, None, c, g, draws=options.draws, scale=scale)
+        for x0, c in zip(tqdm(batches, unit="batch"), labels, strict=True)
+    ]
+    dims = images[0].numel()
+    terms = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in ("prior", "diffusion", "reconstruction")
+    }
+    costs, t = torch.cat([part.costs for part in parts]), torch.cat([part.t for part in parts])
+    low, high = denoiser.schedule.log_snr(torch.tensor([denoiser.schedule.t_max, denoiser.schedule.t_min]).double())
+    level = ((denoiser.schedule.log_snr(t) - low) / (high - low) * bins).long().clamp(0, bins - 1)
+    shares = torch.zeros(len(images), bins, dtype=torch.float64).scatter_add_(1, level.cpu(), costs.cpu())
+    return {
+        "draws": options.draws,
+        "t_first": denoiser.schedule.t_min,
+        "decoder_scale": scale,
+        "bits": mean_and_error(bits_per_dim(sum(terms.values()), dims, 1)),
+        **{name: mean_and_error(bits_per_dim(value, dims, 1)) for name, value in terms.items()},
+        "levels": {
+            "log_snr": torch.linspace(float(low), float(high), bins + 1).tolist(),
+            "bits": bits_per_dim(shares.mean(0), dims, 1).tolist(),
+            "errors": bits_per_dim(shares.std(0) / math.sqrt(len(shares)), dims, 1).tolist(),
+        },
+    }
+
+
+def mean_and_error(values: Tensor) -> list[float]:
+    """[mean, its standard error] of one number an image."""
+    return [float(values.mean()), float(values.std() / math.sqrt(len(values)))]
+
+
+def decoder_scale(denoiser: Denoiser, images: Tensor) -> float:
+    """The width of the last step's bell, in units of sigma / alpha, that suits these (training) images best."""
+    g = torch.Generator().manual_seed(0)
+    images = images.to(next(denoiser.parameters()).device)
+    t, eps = torch.tensor(denoiser.schedule.t_min), noise_like(data.to_float(images), g)
+    candidates = [round(0.4 + 0.05 * i, 2) for i in range(8)]
+    with torch.no_grad():
+        nats = [float(decoder_nats(denoiser, images, t, eps, None, scale).mean()) for scale in candidates]
+    return candidates[nats.index(min(nats))]
 
 
 def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: argparse.Namespace) -> dict[str, Any]:
@@ -298,6 +358,76 @@ def likelihood(options: argparse.Namespace) -> None:
     others = [m for m in manifest.get("likelihood", []) if any(m[k] != v for k, v in settings.items())]
     checkpoints.write_json(options.checkpoint / "manifest.json", manifest | {"likelihood": [*others, measured]})
     print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
+
+
+@torch.no_grad()
+def measure_variances(
+    head: VarianceHead, denoiser: Denoiser, images: Tensor, steps: int, draws: int, g: torch.Generator
+) -> dict[str, Any]:
+    """The chain's diffusion term in bits a dimension with small, large and learned variance, on the same noise.
+
+    The chain has `steps` times even in the log-SNR. Each value is [mean, standard error over images];
+    "saved" is small less learned.
+    """
+    schedule, ts = denoiser.schedule, time_grid(denoiser.schedule, steps, "log_snr")[:-1].float()
+    few, sums = min(draws, steps - 1), []
+    for x0 in data.to_float(images).to(next(head.parameters()).device).split(100):
+        cells = (torch.rand(len(x0), 1, generator=g) + torch.arange(few)) / few
+        totals = torch.zeros(len(x0), 3, dtype=torch.float64)
+        for k in (cells * (steps - 1)).long().clamp(max=steps - 2).T:
+            t, s = ts[k].to(x0.device), ts[k + 1].to(x0.device)
+            prediction = denoiser(q_sample(schedule, x0, t, noise_like(x0, g)), t)
+            v = head(prediction.x_t, prediction.x0, schedule.log_snr(t), schedule.log_snr(s))
+            for column, each in enumerate((torch.zeros_like(v), torch.ones_like(v), v)):
+                nats = step_kl(prediction, x0, s, interpolated_log_variance(schedule, each, t, s))
+                totals[:, column] += nats.double().flatten(1).sum(1).cpu() * (steps - 1) / few
+        sums.append(bits_per_dim(totals, images[0].numel(), 1))
+    bits = torch.cat(sums)
+    found = {name: mean_and_error(bits[:, column]) for column, name in enumerate(("small", "large", "learned"))}
+    return {
+        "steps": steps,
+        "images": len(images),
+        "draws": few,
+        **found,
+        "saved": mean_and_error(bits[:, 0] - bits[:, 2]),
+    }
+
+
+def train_variance(options: argparse.Namespace) -> None:
+    """Train the head on a fixed denoiser; write it with what it saves on the test split at several numbers of steps."""
+    device = find_device(options.device)
+    denoiser = checkpoints.load(options.checkpoint, device)
+    name, base = denoiser.manifest["dataset"]["name"], denoiser.manifest["sha256"]
+    train_set, test_set = data.load(name, "train"), data.load(name, "test")
+    torch.manual_seed(options.seed)
+    arguments = {"in_channels": train_set.images.shape[1]}
+    head, started, losses = VarianceHead(**arguments).to(device), perf_counter(), []
+    rounds = training.fit_variance(head, denoiser, train_set.images, options.steps, options.batch, seed=options.seed)
+    for _, loss in tqdm(rounds, total=options.steps, unit="step"):
+        losses.append(loss)
+    seconds, g = perf_counter() - started, torch.Generator().manual_seed(options.seed)
+    head.eval()
+    metrics = [
+        measure_variances(head, denoiser, test_set.images[: options.images], steps, options.draws, g)
+        for steps in training.VARIANCE_STEPS
+    ]
+    checkpoints.save(
+        options.out,
+        head,
+        {"class": "VarianceHead", "arguments": arguments},
+        denoiser=base,
+        dataset={"name": name, "split": "train", "images": len(train_set), "sha256": train_set.sha256},
+        training={
+            "steps": options.steps,
+            "batch": options.batch,
+            "seed": options.seed,
+            "threads": torch.get_num_threads(),
+        },
+        wall_seconds=seconds,
+        final_loss=sum(losses[-100:]) / len(losses[-100:]),
+        metrics=metrics,
+    )
+    print((options.out / "manifest.json").read_text())
 
 
 def train_classifier(options: argparse.Namespace) -> None:
@@ -354,7 +484,8 @@ def train_vae(options: argparse.Namespace) -> None:
 
 def check_positive(options: argparse.Namespace) -> None:
     """Raise ValueError for a count or a duration that is not above 0."""
-    for name in ("steps", "minutes", "images", "batch", "rows", "samples", "epochs", "threads", "latent", "width"):
+    counts = ("steps", "minutes", "images", "batch", "rows", "samples", "epochs", "threads", "draws", "latent", "width")
+    for name in counts:
         value = getattr(options, name, None)
         if value is not None and not value > 0:
             raise ValueError(f"--{name} must be above 0, got {value}")
@@ -365,6 +496,7 @@ COMMANDS = {
     "sample": sample,
     "evaluate": evaluate,
     "likelihood": likelihood,
+    "train-variance": train_variance,
     "train-classifier": train_classifier,
     "train-vae": train_vae,
 }

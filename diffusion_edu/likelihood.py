@@ -6,12 +6,16 @@ the probability of the integers that are stored: continuous densities are made c
 
 from __future__ import annotations
 
-from math import log
+from dataclasses import dataclass
+from math import log, pi
 
 import torch
 from torch import Tensor
 
 from diffusion_edu.data import to_float
+from diffusion_edu.denoisers import DenoiserFunction
+from diffusion_edu.process import Prediction, expand_to, posterior, q_sample
+from diffusion_edu.schedules import Schedule, time_at_log_snr
 
 LEVELS = 256  # grey values of a stored pixel
 BIN = 2 / (LEVELS - 1)  # width of one grey value in the range [-1, 1] of `to_float`
@@ -36,6 +40,174 @@ def bits_per_dim(nats: Tensor, dims: int, width: float = BIN) -> Tensor:
 
 
 # --- the evidence lower bound -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bound:
+    """-log p(x_0) <= prior + diffusion + reconstruction, each (N,), in nats, float64.
+
+    t: (N, K), the times at which the denoiser was asked; costs: (N, K), what each of them adds to the diffusion term.
+    """
+
+    prior: Tensor
+    reconstruction: Tensor
+    t: Tensor
+    costs: Tensor
+
+    @property
+    def diffusion(self) -> Tensor:
+        """The sum of the steps' divergences, or of its unbiased estimate, (N,)."""
+        return self.costs.sum(1)
+
+    @property
+    def total(self) -> Tensor:
+        """The bound itself, (N,)."""
+        return self.prior + self.diffusion + self.reconstruction
+
+
+@torch.no_grad()
+def elbo(
+    denoiser: DenoiserFunction,
+    x0: Tensor,
+    ts: Tensor | None = None,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    draws: int | None = None,
+    ends: tuple[float, float] | None = None,
+    scale: float | None = None,
+) -> Bound:
+    """The bound on -log p(x_0) of the model that a denoiser and its schedule make, term by term.
+
+    x0: points, float (N, ...), whose density is bounded; or stored images, uint8 (N, C, H, W), whose probability is.
+    ts: (T,) times of a chain, decreasing from the prior's to that of the decoder, > 0; its T - 1 steps have the posterior's
+    variance (Ho et al. 2020, Eq. 5). None: continuous time between `ends`, by default the schedule's t_max and t_min
+    (Kingma et al. 2021, Eq. 17). draws: K times an example, spread evenly over the steps or over the log-SNR; None
+    asks for every step of a chain, or for 8 times. scale: see `decoder_nats`. One evaluation a draw, and one if scale.
+    Raises ValueError for a grid that does not decrease or reaches 0, and for fewer draws than 1.
+    """
+    schedule = denoiser.schedule
+    points = to_float(x0) if x0.dtype == torch.uint8 else x0
+    if draws is not None and draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    if ts is None:
+        ends = (schedule.t_max, schedule.t_min) if ends is None else ends
+        ts = torch.tensor(ends, dtype=torch.float64, device=x0.device)
+        t, factors = continuous_draws(schedule, ts, len(x0), draws or 8, generator)
+    else:
+        t, factors = chain_draws(schedule, ts, len(x0), draws, generator)
+    check_chain(ts)
+    costs = []
+    for now, factor in zip(t.T, factors.T, strict=True):
+        eps = noise_like(points, generator)
+        guess = denoiser(q_sample(schedule, points, now.to(points.dtype), eps), now.to(points.dtype), y)
+        costs.append(factor / 2 * (eps - guess.eps).double().square().flatten(1).sum(1))
+    last = decoder_nats(denoiser, x0, ts[-1], noise_like(points, generator), y, scale)
+    return Bound(prior_nats(schedule, points, ts[0]), last, t, torch.stack(costs, 1))
+
+
+def check_chain(ts: Tensor) -> None:
+    """Raise ValueError unless `ts` is (T,), T >= 2, and decreases strictly within (0, 1]."""
+    if ts.ndim != 1 or len(ts) < 2 or not bool((ts[1:] < ts[:-1]).all()) or not 0 < float(ts[-1]) < float(ts[0]) <= 1:
+        raise ValueError(
+            f"a chain's times must decrease strictly within (0, 1], got {[round(v, 6) for v in ts.flatten().tolist()[:6]]}"
+        )
+
+
+def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like `x`, drawn where the generator lives."""
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+
+
+def spread_uniform(n: int, draws: int, generator: torch.Generator | None = None) -> Tensor:
+    """(n, draws) numbers, each uniform in [0, 1): a row holds one in each of `draws` cells, the rows shift it evenly.
+
+    float64; the batch has a single random number (Kingma et al. 2021, App. I.1).
+    """
+    device = "cpu" if generator is None else generator.device
+    start = torch.rand(1, generator=generator, dtype=torch.float64, device=device)
+    rows = (start + torch.arange(n, device=device) / n) % 1
+    return (rows[:, None] + torch.arange(draws, device=device)) / draws
+
+
+def continuous_draws(
+    schedule: Schedule, ts: Tensor, n: int, draws: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Times (n, draws), even in the log-SNR, and the weight of |eps - eps_hat|^2 / 2 at each: the range over draws."""
+    low, high = schedule.log_snr(ts.double())
+    u = spread_uniform(n, draws, generator).to(ts.device)
+    t = time_at_log_snr(schedule, (low + (high - low) * u).clamp(low, high), ends=(float(ts[-1]), float(ts[0])))
+    return t, ((high - low) / draws).expand_as(t)
+
+
+def chain_draws(
+    schedule: Schedule, ts: Tensor, n: int, draws: int | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Times (n, draws) of a chain's steps and the weight SNR(s) / SNR(t) - 1 of |eps - eps_hat|^2 / 2 at each.
+
+    All T - 1 steps, or `draws` of them, one in each of as many equal parts of the chain, with the weight raised to match.
+    """
+    check_chain(ts)
+    log_snr, steps = schedule.log_snr(ts.double()), len(ts) - 1
+    weights = torch.expm1(log_snr[1:] - log_snr[:-1])
+    if draws is None:
+        return ts[:-1].double().expand(n, -1), weights.expand(n, -1)
+    chosen = (spread_uniform(n, draws, generator).to(ts.device) * steps).long().clamp(max=steps - 1)
+    return ts.double()[chosen], weights[chosen] * steps / draws
+
+
+def prior_nats(schedule: Schedule, x0: Tensor, t: Tensor) -> Tensor:
+    """KL(q(x_t | x_0) || N(0, (alpha^2 + sigma^2) I)), (N,) in nats; a standard normal where variance is preserved."""
+    alpha, sigma = schedule.alpha(t.double()), schedule.sigma(t.double())
+    spread = alpha**2 + sigma**2
+    flat = x0.flatten(1).double()
+    each = sigma**2 / spread - 1 - (sigma**2 / spread).log()
+    return (flat.shape[1] * each + alpha**2 / spread * flat.square().sum(1)) / 2
+
+
+def decoder_nats(
+    denoiser: DenoiserFunction,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    y: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """-log p(x_0 | x_t) at the chain's last noisy time t, (N,) in nats, for noise `eps` like x_0.
+
+    A Gaussian density for points, float; for stored images the same bell over the 256 grey values, normalised. scale: None
+    centres it at x_t / alpha with deviation sigma / alpha (Kingma et al. 2021, Eq. 8: no network); a number centres it
+    at the denoiser's x0_hat with deviation scale sigma / alpha (with 1 that of Ho et al. 2020, Eq. 13, up to alpha).
+    """
+    points = to_float(x0) if x0.dtype == torch.uint8 else x0
+    schedule = denoiser.schedule
+    x_t = q_sample(schedule, points, t.to(points.dtype), eps)
+    deviation = (schedule.sigma(t.double()) / schedule.alpha(t.double())) * (1 if scale is None else scale)
+    centre = x_t / schedule.alpha(t.to(x_t.dtype)) if scale is None else denoiser(x_t, t.to(x_t.dtype), y).x0
+    if x0.dtype != torch.uint8:
+        square = ((points - centre) / deviation).double().square()
+        return (square / 2 + (2 * pi * deviation**2).log() / 2).flatten(1).sum(1)
+    greys = to_float(torch.arange(LEVELS, dtype=torch.uint8, device=x0.device))
+    logits = -(((greys - centre[..., None]) / deviation.to(centre.dtype)) ** 2) / 2
+    return -logits.log_softmax(-1).gather(-1, x0.long()[..., None]).double().flatten(1).sum(1)
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
+    """KL(N(mean, e^log_variance) || N(other_mean, e^other_log_variance)) of each coordinate, in nats; broadcasts."""
+    gap = other_log_variance - log_variance
+    return (gap - 1 + (-gap).exp() + (mean - other_mean).square() * (-other_log_variance).exp()) / 2
+
+
+def step_kl(prediction: Prediction, x0: Tensor, s: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q(x_s | x_t, x_0) || N(mu(x_t, x0_hat), e^log_variance)) of each coordinate, like x0, in nats, for 0 < s < t.
+
+    log_variance broadcasts against x0. With the posterior's own it is Ho et al. 2020, Eq. 8.
+    """
+    t, schedule = prediction.t, prediction.schedule
+    mean, std = posterior(schedule, x0, prediction.x_t, t, s)
+    guess, _ = posterior(schedule, prediction.x0, prediction.x_t, t, s)
+    return gaussian_kl(mean, expand_to(2 * std.log(), x0), guess, log_variance)
 
 
 # --- the probability-flow ODE -----------------------------------------------------------------------

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.process import expand_to, q_sample
+from diffusion_edu.likelihood import step_kl
+from diffusion_edu.process import Prediction, expand_to, q_sample, transition
 from diffusion_edu.schedules import Schedule
 
 
@@ -127,3 +128,36 @@ def denoising_score_matching(score_fn: ScoreFunction, x: Tensor, sigma: Tensor |
         raise ValueError(f"sigma must be positive, a number or one for each of {len(x)} points, got {sigma.tolist()}")
     sigma = expand_to(sigma, x)
     return half_square(checked_score(score_fn, x + sigma * eps) + eps / sigma)
+
+
+# --- learned variance --------------------------------------------------------------------------------
+
+
+def interpolated_log_variance(schedule: Schedule, v: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """v log beta + (1 - v) log beta~, like `v` (N, ...), for 0 < s < t (Nichol & Dhariwal 2021, Eq. 15).
+
+    beta = sigma^2_{t|s}, beta~ = beta sigma_s^2 / sigma_t^2; t, s: () or (N,). v = 0 is the
+    posterior's variance, 1 the large one.
+    """
+    large = transition(schedule, t, s)[1].log()
+    ratio = 2 * (schedule.sigma(s).log() - schedule.sigma(t).log())
+    return expand_to(large, v) + (1 - v) * expand_to(ratio, v)
+
+
+def variance_loss(prediction: Prediction, x0: Tensor, s: Tensor, v: Tensor) -> Tensor:
+    """The step's divergence with the variance that `v` names, (N,), in nats a coordinate; no gradient reaches the mean.
+
+    prediction: for x_t at t; s: (N,) or (), 0 < s < t; v: like x0 (Nichol & Dhariwal 2021, Sec. 3.1).
+    """
+    fixed = prediction.with_x0(prediction.x0.detach())
+    log_variance = interpolated_log_variance(prediction.schedule, v, prediction.t, s)
+    return step_kl(fixed, x0, s, log_variance).flatten(1).mean(1)
+
+
+def hybrid_loss(prediction: Prediction, x0: Tensor, eps: Tensor, s: Tensor, v: Tensor, weight: float = 1e-3) -> Tensor:
+    """Simple loss + weight times `variance_loss`, (N,) (Nichol & Dhariwal 2021, Eq. 16, with a mean over coordinates).
+
+    The first term alone teaches the mean, the second alone teaches v.
+    """
+    simple = (eps - prediction.eps).square().flatten(1).mean(1)
+    return simple + weight * variance_loss(prediction, x0, s, v)

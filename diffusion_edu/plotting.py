@@ -147,4 +147,29 @@ def score_arrows(ax: Axes, points: Tensor, vectors: Tensor, colour: str = COLOUR
     lengths = vectors.norm(dim=1, keepdim=True)
     shown = vectors / lengths.clamp(min=1e-12) * (1 + lengths).log()
     ax.quiver(*points.T, *shown.T, color=colour, angles="xy", width=0.0045, headwidth=4, headlength=4.5, alpha=0.85)
+
+
+# elbo
+
+
+def level_bars(ax: Axes, edges: Sequence[float], bits: Sequence[float], errors: Sequence[float]) -> Axes:
+    """Draw the bits charged between neighbouring log-SNRs `edges` (n + 1) as n bars with error lines."""
+    edges = torch.as_tensor(edges, dtype=torch.float64)
+    widths = edges[1:] - edges[:-1]
+    ax.bar(edges[:-1], bits, widths * 0.9, align="edge", color=COLOURS[0], alpha=0.8)
+    ax.errorbar(edges[:-1] + widths * 0.45, bits, errors, fmt="none", ecolor=COLOURS[1], lw=1.2)
+    ax.set(
+        xlabel="log-SNR λ (left: noise, right: data)", ylabel="bits a pixel", xlim=(float(edges[0]), float(edges[-1]))
+    )
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def staircase(ax: Axes, x: Tensor, curve: Tensor, edges: Tensor, heights: Tensor) -> Axes:
+    """Draw a falling curve with the area below it, and the upper staircase of `heights` (n) between `edges` (n + 1)."""
+    ax.stairs(heights, edges, fill=True, color=COLOURS[1], alpha=0.25, label="a chain of steps pays")
+    ax.stairs(heights, edges, color=COLOURS[1], lw=1)
+    ax.fill_between(x, curve, color=COLOURS[0], alpha=0.35, lw=0)
+    ax.plot(x, curve, color=COLOURS[0], label="continuous time pays")
+    ax.set(ylim=(0, None), xlim=(float(edges[0]), float(edges[-1])))
     return ax

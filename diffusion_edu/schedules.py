@@ -320,9 +320,10 @@ def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform") -> Tenso
     raise ValueError(f'spacing must be "uniform" or "log_snr", got {spacing!r}')
 
 
-def time_at_log_snr(schedule: Schedule, log_snr: Tensor) -> Tensor:
-    """Times in [t_min, t_max] at which the log signal-to-noise ratio has the given values, by bisection."""
-    low, high = torch.full_like(log_snr, schedule.t_min), torch.full_like(log_snr, schedule.t_max)
+def time_at_log_snr(schedule: Schedule, log_snr: Tensor, ends: tuple[float, float] | None = None) -> Tensor:
+    """Times between `ends`, by default [t_min, t_max], at which the log-SNR has the given values, by bisection."""
+    first, last = (schedule.t_min, schedule.t_max) if ends is None else ends
+    low, high = torch.full_like(log_snr, first), torch.full_like(log_snr, last)
     for _ in range(60):  # 2^-60 is below float64's spacing on [0, 1]
         middle = (low + high) / 2
         too_clean = schedule.log_snr(middle) > log_snr

@@ -24,7 +24,10 @@ from torch import Tensor, nn
 from diffusion_edu.checkpoints import write_atomically
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.losses import denoising_loss, drop_labels, spread_times
+from diffusion_edu.losses import denoising_loss, drop_labels, spread_times, variance_loss
+from diffusion_edu.networks import VarianceHead
+from diffusion_edu.process import q_sample
+from diffusion_edu.schedules import time_grid
 
 
 @dataclass(frozen=True)
@@ -318,3 +321,42 @@ def fit_vae(
         if not isfinite(total):
             raise FloatingPointError(f"loss {total / per_epoch} in epoch {epoch}")
         yield epoch, total / per_epoch
+
+
+VARIANCE_STEPS = (10, 25, 50, 100)  # lengths of the chains that the variance head is trained and measured on
+
+
+def fit_variance(
+    head: VarianceHead,
+    denoiser: Denoiser,
+    images: Tensor,
+    steps: int,
+    batch: int = 64,
+    rate: float = 2e-3,
+    seed: int = 0,
+) -> Iterator[tuple[int, float]]:
+    """Teach `head` the variance of a fixed denoiser's steps; yields (step, loss in nats a coordinate) after each.
+
+    images: uint8 (N, C, H, W). Each batch takes steps from one chain of VARIANCE_STEPS, even in the log-SNR. Everything
+    random in a step is a function of (seed, step).
+    """
+    optimizer = torch.optim.Adam(head.parameters(), rate)
+    device = next(denoiser.parameters()).device
+    grids = [time_grid(denoiser.schedule, n, "log_snr")[:-1].float() for n in VARIANCE_STEPS]
+    for step in range(steps):
+        g = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        x0 = to_float(images[torch.randint(len(images), (batch,), generator=g)]).to(device)
+        ts = grids[step % len(grids)]
+        k = torch.randint(len(ts) - 1, (batch,), generator=g)
+        t, s = ts[k].to(device), ts[k + 1].to(device)
+        x_t = q_sample(denoiser.schedule, x0, t, torch.randn(x0.shape, generator=g).to(device))
+        with torch.no_grad():
+            prediction = denoiser(x_t, t)
+        v = head(x_t, prediction.x0, denoiser.schedule.log_snr(t), denoiser.schedule.log_snr(s))
+        loss = variance_loss(prediction, x0, s, v).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+        yield step + 1, loss.item()

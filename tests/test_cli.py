@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -320,3 +321,39 @@ def test_a_vae_that_cannot_be_written_is_refused_at_once(capsys, tmp_path):
 def test_a_vae_is_no_denoiser(capsys, tmp_path):
     checkpoints.save(tmp_path, VAE(2, 8), {"class": "VAE", "arguments": {"latent": 2, "width": 8}})
     assert "holds a VAE, no denoiser" in complaint(capsys, ["sample", "--checkpoint", tmp_path])
+
+
+def copied(checkpoint: Path, folder: Path) -> Path:
+    """A checkpoint's two files in a folder of their own."""
+    folder.mkdir()
+    for name in ("manifest.json", "model.safetensors"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    return folder
+
+
+def test_likelihood_writes_the_bound_s_terms_and_replaces_the_same_settings(tmp_path, checkpoint):
+    folder = copied(checkpoint, tmp_path / "model")
+    arguments = ["likelihood", "--checkpoint", str(folder), "--images", "6", "--draws", "3", "--device", "cpu"]
+    for options in ([], [], ["--conditional"]):
+        assert cli.main([*arguments, *options]) == 0
+    plain, told = checkpoints.read_manifest(folder)["likelihood"]
+    assert (plain["route"], plain["images"], plain["conditional"], told["conditional"]) == ("elbo", 6, False, True)
+    for found in (plain, told):
+        assert found["bits"][0] == pytest.approx(sum(found[k][0] for k in ("prior", "diffusion", "reconstruction")))
+        assert sum(found["levels"]["bits"]) == pytest.approx(found["diffusion"][0])
+        assert found["bits"][0] > 0 < found["bits"][1]
+        assert len(found["levels"]["log_snr"]) == 21
+
+
+def test_train_variance_writes_a_head_and_what_it_saves(tmp_path, checkpoint):
+    arguments = ["train-variance", "--checkpoint", str(checkpoint), "--steps", "3", "--batch", "4", "--images", "4"]
+    heads = []
+    for out in ("a", "b"):
+        assert cli.main([*arguments, "--draws", "2", "--out", str(tmp_path / out), "--device", "cpu"]) == 0
+        heads.append(checkpoints.load_network(tmp_path / out))
+    (head, manifest), (again, _) = heads
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in head.state_dict().items())
+    assert manifest["denoiser"] == checkpoints.read_manifest(checkpoint)["sha256"]
+    assert [m["steps"] for m in manifest["metrics"]] == [10, 25, 50, 100]
+    for m in manifest["metrics"]:
+        assert m["saved"][0] == pytest.approx(m["small"][0] - m["learned"][0])

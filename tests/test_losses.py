@@ -10,10 +10,13 @@ from diffusion_edu.losses import (
     denoising_score_matching,
     drop_labels,
     explicit_score_matching,
+    hybrid_loss,
     implicit_score_matching,
+    interpolated_log_variance,
     sliced_score_matching,
     spread_times,
     target_value,
+    variance_loss,
 )
 from diffusion_edu.process import TARGETS, Prediction, q_sample
 from diffusion_edu.schedules import Cosine, Flow, LinearBeta, Schedule, VarianceExploding, linear_betas
@@ -224,3 +227,34 @@ def test_a_constant_score_has_no_divergence():
     torch.testing.assert_close(implicit_score_matching(torch.ones_like, x), torch.full((4,), 1.5, dtype=torch.float64))
     sliced = sliced_score_matching(torch.ones_like, x, torch.ones(1, 4, 3, dtype=torch.float64))
     torch.testing.assert_close(sliced, torch.full((4,), 4.5, dtype=torch.float64))
+
+
+# --- learned variance ---------------------------------------------------------------------------------
+
+
+def test_interpolated_variance_ends_at_the_two_of_ddpm():
+    chain = Schedule.from_betas(linear_betas(100))
+    t, s = torch.tensor([0.5, 0.9], dtype=torch.float64), torch.tensor([0.49, 0.89], dtype=torch.float64)
+    beta = linear_betas(100)[[49, 89]]
+    tilde = beta * chain.sigma(s) ** 2 / chain.sigma(t) ** 2
+    for v, wanted in ((0.0, tilde), (1.0, beta), (0.5, (beta * tilde).sqrt())):
+        found = interpolated_log_variance(chain, torch.full((2, 3), v, dtype=torch.float64), t, s).exp()
+        torch.testing.assert_close(found, wanted[:, None].expand(2, 3))
+
+
+def test_variance_loss_is_least_at_the_optimum_and_leaves_the_mean_alone():
+    schedule, t, s = Cosine(), torch.tensor(0.5, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
+    x0, eps = normal(2000, 1), normal(2000, 1, seed=1)
+    x_t = q_sample(schedule, x0, t, eps)
+    guess = (schedule.alpha(t) * x_t).requires_grad_(True)  # the exact one for N(0, 1)
+    prediction = Prediction(schedule, x_t, t, guess, "x0")
+    v = torch.full((2000, 1), 0.4, dtype=torch.float64, requires_grad=True)
+    loss = hybrid_loss(prediction, x0, eps, s, v).sum()
+    simple = (eps - prediction.eps).square().sum()
+    torch.testing.assert_close(*(torch.autograd.grad(each, guess, retain_graph=True)[0] for each in (loss, simple)))
+    assert float(torch.autograd.grad(loss, v)[0].abs().max()) > 0
+    # for N(0, 1) data the best variance is beta, v = 1
+    losses = [
+        float(variance_loss(prediction, x0, s, torch.full_like(v, value)).mean()) for value in (0.0, 0.8, 1.0, 1.2)
+    ]
+    assert min(losses) == losses[2]

@@ -22,6 +22,7 @@ CHAPTERS = (
     "latent",
     "sde",
     "score",
+    "elbo",
 )
 
 

@@ -4,5 +4,6 @@ from diffusion_edu.networks.classifier import Classifier
 from diffusion_edu.networks.mlp import MLP
 from diffusion_edu.networks.unet import UNet
 from diffusion_edu.networks.vae import VAE
+from diffusion_edu.networks.variance import VarianceHead
 
-__all__ = ["MLP", "VAE", "Classifier", "UNet"]
+__all__ = ["MLP", "VAE", "Classifier", "UNet", "VarianceHead"]

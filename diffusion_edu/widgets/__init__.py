@@ -1,6 +1,7 @@
 """Interactive figures: ipywidgets in JupyterLab, the same on the built site. They need `pip install anywidget`."""
 
 from diffusion_edu.widgets.base import Widget
+from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.reverse_family import ReverseFamily
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
@@ -10,6 +11,7 @@ from diffusion_edu.widgets.trajectory import Trajectory
 __all__ = [
     "EvidenceGap",
     "ReverseFamily",
+    "BoundExplorer",
     "ScheduleExplorer",
     "ScoreField",
     "Trajectory",
