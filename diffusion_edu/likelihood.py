@@ -7,7 +7,7 @@ the probability of the integers that are stored: continuous densities are made c
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log
+from math import log, pi
 
 import torch
 from torch import Tensor
@@ -200,3 +200,24 @@ def ode_log_likelihood(
         ts = likelihood_grid(denoiser.schedule, ts)
     drawn = draw_probes(x0, probes, generator=generator) if divergence == "hutchinson" else None
     return ode_log_likelihoods(denoiser, x0, ts, y=y, method=method, probes=drawn).mean(0)
+
+
+def noise_dequantise(
+    schedule: Schedule, images: Tensor, t: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Dequantise by the process's own noise at time t: points (N, ...) and nats (N,) with, on average over the noise,
+
+    log P(image) >= log p(points) + nats, where p is the density of x_t / alpha. Nothing is lost to the blur
+    of the density, as the points are blurred by as much. images: stored pixels, uint8.
+
+    The nats are log P(image | points) - log q(points | image), with P among the LEVELS grey values of each pixel
+    proportional to q (Kingma et al. 2021, Sec. 4 and Eq. 44, for the reconstruction).
+    """
+    x0 = to_float(images)
+    level = schedule.sigma(t).to(x0) / schedule.alpha(t).to(x0)  # noise in units of the image
+    device = x0.device if generator is None else generator.device
+    points = x0 + level * torch.randn(x0.shape, generator=generator, device=device).to(x0.device)
+    values = to_float(torch.arange(LEVELS, dtype=torch.uint8, device=images.device))
+    exponents = -((points.flatten(1)[:, :, None] - values) ** 2) / (2 * level**2)  # (N, d, LEVELS)
+    # P / q: the numerators of both are the same Gaussian, so that only the normalisers are left
+    return points, (log(2 * pi) / 2 + level.log() - exponents.logsumexp(2)).sum(1)
