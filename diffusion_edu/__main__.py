@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     likelihood.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
     likelihood.add_argument("--images", type=int, default=1000, help="the first so many test images")
     likelihood.add_argument("--steps-ode", type=int, default=24, help="Runge-Kutta steps of route ode")
-    likelihood.add_argument("--probes", type=int, default=2, help="Hutchinson probes an image of route ode")
+    likelihood.add_argument("--probes", type=int, default=4, help="Hutchinson probes for the spread, route ode")
     likelihood.add_argument("--conditional", action="store_true", help="tell the network each image's class")
 
     classifier = commands.add_parser("train-classifier", help="train the MNIST classifier that judges samples")
@@ -264,40 +264,39 @@ def elbo_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: ar
 def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: argparse.Namespace) -> dict[str, Any]:
     """Bits a dimension by the probability-flow ODE, with standard errors over images.
 
-    Twice: with uniform dequantisation, and ("noised") with the process's own noise at t_min. Runge-Kutta of order 4;
-    `probe_spread` is the deviation between Hutchinson's probes for one image. `convergence` has the first 16 images with
-    the same noise and probe, on coarser and finer grids.
+    Twice: with uniform dequantisation, and ("noised") with the process's own noise at t_min. Runge-Kutta of order 4.
+    Each image has one Hutchinson probe; the first 16 have `--probes` of them, and are measured again on coarser and finer
+    grids ("convergence"). `probe_spread` is the deviation between two probes of one image.
     """
     denoiser.clip = None  # a clipped estimate has no density
     generator, dims = torch.Generator().manual_seed(options.seed), images[0].numel()
     t_min = torch.tensor(denoiser.schedule.t_min, dtype=torch.float64)
 
-    def bits(points: Tensor, nats: Tensor, labels: Tensor | None, steps: int, probes: Tensor) -> Tensor:
+    def bits(points: Tensor, nats: Tensor | float, labels: Tensor | None, steps: int, probes: Tensor) -> Tensor:
         ts = likelihood_routes.likelihood_grid(denoiser.schedule, steps)
         found = likelihood_routes.ode_log_likelihoods(denoiser, points, ts, y=labels, method="rk4", probes=probes)
         return likelihood_routes.bits_per_dim(-(found + nats), dims, width=1.0).cpu()
 
-    parts = range(0, len(images), 50)
     uniform, noised = [], []
-    for start in tqdm(parts, unit="batch"):
+    for start in tqdm(range(0, len(images), 50), unit="batch"):
         some, labels = images[start : start + 50], None if y is None else y[start : start + 50]
-        points = likelihood_routes.dequantise(some, generator)
-        probes = likelihood_routes.draw_probes(points, options.probes, generator=generator)
-        volume = dims * math.log(likelihood_routes.BIN) * torch.ones(len(some), device=some.device)
-        uniform.append(bits(points, volume, labels, options.steps_ode, probes))
+        points, nats = likelihood_routes.dequantise(some, generator), dims * math.log(likelihood_routes.BIN)
+        probe = likelihood_routes.draw_probes(points, 1, generator=generator)
+        uniform.append(bits(points, nats, labels, options.steps_ode, probe)[0])
         points, nats = likelihood_routes.noise_dequantise(denoiser.schedule, some, t_min, generator)
-        noised.append(bits(points, nats, labels, options.steps_ode, probes))
+        noised.append(bits(points, nats, labels, options.steps_ode, probe)[0])
 
     few, labels = images[:16], None if y is None else y[:16]
-    points = likelihood_routes.dequantise(few, torch.Generator().manual_seed(options.seed))
-    probes = likelihood_routes.draw_probes(points, 1, generator=generator)
-    volume = dims * math.log(likelihood_routes.BIN) * torch.ones(len(few), device=few.device)
-    convergence = [
-        {"steps": n, "evaluations": 4 * n, "bits_per_dim": float(bits(points, volume, labels, n, probes).mean())}
-        for n in (4, 8, 16, 32, 64)
-    ]
-    return summary(torch.cat(uniform, dim=1)) | {
-        "noised": summary(torch.cat(noised, dim=1)),
+    points, nats = likelihood_routes.dequantise(few, generator), dims * math.log(likelihood_routes.BIN)
+    probes = likelihood_routes.draw_probes(points, options.probes, generator=generator)
+    finer = {n: bits(points, nats, labels, n, probes) for n in (4, 8, 16, 32)}
+    return summary(torch.cat(uniform)) | {
+        "noised": summary(torch.cat(noised)),
+        "convergence": [
+            {"steps": n, "evaluations": 4 * n, "bits_per_dim": float(found.mean())} for n, found in finer.items()
+        ],
+        "convergence_images": len(few),
+        "probe_spread": float(finer[32].double().var(0).mean().sqrt()) if options.probes > 1 else None,
         "method": "rk4",
         "steps": options.steps_ode,
         "evaluations": 4 * options.steps_ode,
@@ -309,11 +308,9 @@ def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: arg
 
 
 def summary(bits: Tensor) -> dict[str, float | None]:
-    """Mean of bits (K, N), its standard error over the N images, and the deviation between the K probes of an image."""
-    means = bits.double().mean(0)
-    spread = float(bits.double().var(0).mean().sqrt()) if len(bits) > 1 else None
-    error = float(means.std() / len(means) ** 0.5) if len(means) > 1 else None
-    return {"bits_per_dim": float(means.mean()), "error": error, "probe_spread": spread}
+    """Mean of bits (N,) and its standard error over the N images."""
+    error = float(bits.double().std() / len(bits) ** 0.5) if len(bits) > 1 else None
+    return {"bits_per_dim": float(bits.double().mean()), "error": error}
 
 
 ROUTES = {"elbo": elbo_route, "ode": ode_route}
