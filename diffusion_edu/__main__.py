@@ -303,7 +303,6 @@ def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: arg
         "probes": options.probes,
         "t_min": float(t_min),
         "t_max": denoiser.schedule.t_max,
-        "convergence": convergence,
     }
 
 

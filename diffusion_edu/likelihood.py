@@ -205,10 +205,10 @@ def ode_log_likelihood(
 def noise_dequantise(
     schedule: Schedule, images: Tensor, t: Tensor, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Dequantise by the process's own noise at time t: points (N, ...) and nats (N,) with, on average over the noise,
+    """Dequantise by the process's own noise at time t: points (N, ...) and nats (N,) to add to their log-density.
 
-    log P(image) >= log p(points) + nats, where p is the density of x_t / alpha. Nothing is lost to the blur
-    of the density, as the points are blurred by as much. images: stored pixels, uint8.
+    On average over the noise, log P(image) >= log p(points) + nats, where p is the density of x_t / alpha. Nothing is
+    lost to the blur of the density, as the points are blurred by as much. images: stored pixels, uint8.
 
     The nats are log P(image | points) - log q(points | image), with P among the LEVELS grey values of each pixel
     proportional to q (Kingma et al. 2021, Sec. 4 and Eq. 44, for the reconstruction).

@@ -248,6 +248,4 @@ def adaptive_flow(
 
     Arguments as for `adaptive_solve`; the whole batch shares its steps.
     """
-    return adaptive_solve(
-        lambda x, t: denoiser(x, t, y).velocity, x, t_from, t_to, rtol=rtol, atol=atol, solver=solver
-    )
+    return adaptive_solve(lambda x, t: denoiser(x, t, y).velocity, x, t_from, t_to, rtol=rtol, atol=atol, solver=solver)

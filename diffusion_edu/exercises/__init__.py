@@ -19,6 +19,7 @@ from torch import Tensor
 CHAPTERS = (
     "forward",
     "denoising",
+    "ode",
 )
 
 
