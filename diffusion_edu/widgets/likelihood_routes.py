@@ -88,8 +88,8 @@ class LikelihoodRoutes(Widget):
         few, many = routes(self.place, self.steps, self.error), routes(self.place, 64, self.error)
         return (
             f"Left, three lumps in the plane, and the line along which the ODE carries a data point to its noise. Right, "
-            f"its log-density by four routes over the number of steps. Exact: {few['exact']:.2f} nats. With {self.steps} steps "
-            f"the ODE says {few['ode']:.2f} and the bound {few['bound']:.2f}; with 64 steps {many['ode']:.2f} and "
+            f"its log-density by four routes over the number of steps. Exact: {few['exact']:.2f} nats. With {self.steps} "
+            f"steps the ODE says {few['ode']:.2f} and the bound {few['bound']:.2f}; with 64 steps {many['ode']:.2f} and "
             f"{many['bound']:.2f}."
         )
 
