@@ -264,3 +264,26 @@ def test_bfloat16_trains_on_a_cpu_too(tmp_path):
     assert cli.main(["train", "--out", str(tmp_path), *OPTIONS, "--precision", "bfloat16"]) == 0
     net = checkpoints.load(tmp_path).net
     assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+def test_the_ode_route_writes_bits_into_the_manifest(tmp_path, checkpoint):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("manifest.json", "model.safetensors"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    arguments = ["likelihood", "--route", "ode", "--checkpoint", str(folder), "--images", "3", "--device", "cpu"]
+    arguments += ["--steps-ode", "2", "--probes", "2"]
+    for options in ([], [], ["--conditional"]):
+        assert cli.main([*arguments, *options]) == 0
+    plain, told = checkpoints.read_manifest(folder)["likelihood"]
+    assert (plain["route"], plain["images"], plain["conditional"], plain["evaluations"]) == ("ode", 3, False, 8)
+    assert [row["steps"] for row in plain["convergence"]] == [4, 8, 16, 32]
+    assert told["conditional"] and told["bits_per_dim"] != plain["bits_per_dim"]
+    for entry in (plain, told):
+        assert entry["error"] > 0 and entry["probe_spread"] >= 0
+        assert entry["noised"]["bits_per_dim"] != entry["bits_per_dim"]
+
+
+def test_mistakes_in_the_ode_route(capsys, checkpoint):
+    line = ["likelihood", "--route", "ode", "--checkpoint", checkpoint, "--steps-ode", "0"]
+    assert "--steps-ode must be above 0, got 0" in complaint(capsys, line)
