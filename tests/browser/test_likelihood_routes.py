@@ -29,7 +29,7 @@ def test_more_steps_bring_the_ode_to_the_truth(open_page: Callable[..., Page]):
     assert before[1] != live.locator(".curve").evaluate_all(CURVES)
     slider.press("End")
     expect(words).to_contain_text("within 0.02 of the truth")
-    expect(slider).to_have_attribute("aria-valuetext", "256 steps, 512 evaluations")
+    expect(slider).to_have_attribute("aria-valuetext", "64 steps, 128 evaluations")
 
 
 def test_a_score_error_makes_two_models(open_page: Callable[..., Page]):

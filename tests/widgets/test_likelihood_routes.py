@@ -52,7 +52,7 @@ def test_with_the_exact_score_all_routes_meet(place):
     by_exact_divergence = float(ode_log_likelihood(wrong_denoiser(0.0), point(place), ts))
     assert fine["ode"] == pytest.approx(by_exact_divergence, abs=1e-9)
     assert fine["equal"] != pytest.approx(fine["opposite"], abs=1e-3)
-    gaps = [routes(place, n, 0.0)["bound"] - fine["exact"] for n in (64, 128, 256)]
+    gaps = [routes(place, n, 0.0)["bound"] - fine["exact"] for n in (8, 16, 32)]
     assert all(gap < 0 for gap in gaps)
     assert gaps[1] / gaps[0] == pytest.approx(0.5, abs=0.06)  # the price of Gaussian steps is of first order
     assert gaps[2] / gaps[1] == pytest.approx(0.5, abs=0.03)
@@ -62,7 +62,7 @@ def test_the_initial_state_teaches():
     widget = example()
     first = routes(widget.place, widget.steps, widget.error)
     assert 0.1 < abs(first["ode"] - first["exact"]) < 3  # visible
-    assert first["bound"] < first["exact"] - 0.5
+    assert first["bound"] < first["exact"] - 0.3
     assert f"{first['ode']:.2f}" in Parts(widget.to_html()).picture["alt"]
 
 
