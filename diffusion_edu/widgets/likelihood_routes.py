@@ -43,8 +43,8 @@ ROUTES = {
 class LikelihoodRoutes(Widget):
     """Sliders for a data point on a line through two lumps, for the solver's steps, and for an error of the score.
 
-    place: along the line, in [0, 1]; steps: of Heun's method, one of `STEPS`; the bound's chain has `CHAIN` times as many; error: size of a
-    smooth error in eps_hat, in [0, MOST_ERROR]. Raises ValueError for anything else.
+    place: along the line, in [0, 1]; steps: of Heun's method, one of `STEPS`, and the bound's chain has `CHAIN` times as
+    many; error: size of a smooth error in eps_hat, in [0, MOST_ERROR]. Raises ValueError for anything else.
     """
 
     _esm = Path(__file__).with_suffix(".mjs")
