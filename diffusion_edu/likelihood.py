@@ -69,7 +69,7 @@ def hutchinson(field: Field, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]
     """field(x), (N, ...), and the estimate z . (J z) of its divergence for each probe z, (K, N).
 
     probes: (K, N, ...) with mean 0 and covariance I, see `draw_probes`. Unbiased; one backward pass for each of the K
-    (Hutchinson 1989; for flows Grathwohl et al. 2019, Eq. 7).
+    (Hutchinson 1989; for flows Grathwohl et al. 2019).
     """
     if probes.shape[1:] != x.shape:
         raise ValueError(f"need probes (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}")
@@ -211,7 +211,7 @@ def noise_dequantise(
     lost to the blur of the density, as the points are blurred by as much. images: stored pixels, uint8.
 
     The nats are log P(image | points) - log q(points | image), with P among the LEVELS grey values of each pixel
-    proportional to q (Kingma et al. 2021, Sec. 4 and Eq. 44, for the reconstruction).
+    proportional to q (Kingma et al. 2021, for the reconstruction).
     """
     x0 = to_float(images)
     level = schedule.sigma(t).to(x0) / schedule.alpha(t).to(x0)  # noise in units of the image
