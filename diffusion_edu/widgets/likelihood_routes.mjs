@@ -143,7 +143,7 @@ export function describe(place, steps, error) {
   const half = Math.abs(found.equal - found.opposite) / 2;
   const gap = found.exact - found.bound;
   const under = gap < 0.02 ? "touches the truth" : `lies ${nats(gap)} below it`;
-  const score = error === 0 ? "The score is exact." : `The score has an error of ${error.toFixed(2)}: the ODE and the bound now speak of two models, and more steps lead to neither's truth.`;
+  const score = error === 0 ? "The score is exact." : `The score has an error of ${error.toFixed(2)}: the ODE and the bound now speak of two models, and more steps lead neither to the truth.`;
   return `The truth is ${nats(found.exact)} nats. The ODE with ${steps} steps of Heun says ${nats(found.ode)}, ${verdict}. One random probe says ${nats(found.equal)} or ${nats(found.opposite)}, each half of the time: ${nats(half)} off, right on average. The bound of a chain with ${CHAIN * steps} steps ${under}. ${score}`;
 }
 
@@ -252,7 +252,7 @@ const nearest = (values, value) => values.reduce((best, each, i) => (Math.abs(ea
 
 /** The plane: lumps, faint flow lines, the line of the data point. */
 function makePlane() {
-  const svg = make("svg:svg", { viewBox: "0 0 300 300", role: "img", "aria-label": "The plane: three lumps, and the line from the data point to its noise" });
+  const svg = make("svg:svg", { viewBox: "25 25 250 250", role: "img", "aria-label": "The plane: three lumps, and the line from the data point to its noise" });
   MEANS.forEach((mean, k) => {
     const [cx, cy] = inPlane(mean).split(" ");
     for (const r of [1, 2]) svg.append(make("svg:circle", { class: "lump", cx, cy, r: 50 * r * STDS[k] }));
