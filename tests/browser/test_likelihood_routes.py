@@ -42,7 +42,7 @@ def test_a_score_error_makes_two_models(open_page: Callable[..., Page]):
 
 def test_the_point_moves_by_keyboard(open_page: Callable[..., Page]):
     live = open_routes(open_page, screen="phone")
-    slider = live.get_by_label("data point")
+    slider = live.get_by_role("slider", name="data point")
     before = live.locator(".words").inner_text()
     slider.press("ArrowLeft")
     expect(live.locator(".words")).not_to_have_text(before)

@@ -433,7 +433,7 @@ def test_the_bound_is_tight_for_the_exact_score(x0):
 @equation(
     "eq-ode-bound",
     method="exact",
-    tolerance="0.05 nats (below the truth by more, on average over data, for a wrong denoiser)",
+    tolerance="0.05 nats (below the truth by more, on average, for a wrong denoiser)",
 )
 def test_the_bound_is_below_for_a_wrong_score():
     wider = GaussianMixture(lumps().means, lumps().stds * 1.5, lumps().weights).denoiser(LinearBeta())
