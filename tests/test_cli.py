@@ -357,3 +357,26 @@ def test_train_variance_writes_a_head_and_what_it_saves(tmp_path, checkpoint):
     assert [m["steps"] for m in manifest["metrics"]] == [10, 25, 50, 100]
     for m in manifest["metrics"]:
         assert m["saved"][0] == pytest.approx(m["small"][0] - m["learned"][0])
+
+
+def test_the_ode_route_writes_bits_into_the_manifest(tmp_path, checkpoint):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("manifest.json", "model.safetensors"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    arguments = ["likelihood", "--route", "ode", "--checkpoint", str(folder), "--images", "3", "--device", "cpu"]
+    arguments += ["--steps-ode", "2", "--probes", "2"]
+    for options in ([], [], ["--conditional"]):
+        assert cli.main([*arguments, *options]) == 0
+    plain, told = checkpoints.read_manifest(folder)["likelihood"]
+    assert (plain["route"], plain["images"], plain["conditional"], plain["evaluations"]) == ("ode", 3, False, 8)
+    assert [row["steps"] for row in plain["convergence"]] == [4, 8, 16, 32]
+    assert told["conditional"]
+    for entry in (plain, told):
+        assert entry["error"] > 0 and entry["probe_spread"] >= 0
+        assert entry["noised"]["bits_per_dim"] != entry["bits_per_dim"]
+
+
+def test_mistakes_in_the_ode_route(capsys, checkpoint):
+    line = ["likelihood", "--route", "ode", "--checkpoint", checkpoint, "--steps-ode", "0"]
+    assert "--steps-ode must be above 0, got 0" in complaint(capsys, line)

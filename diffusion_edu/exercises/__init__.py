@@ -16,14 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHAPTERS = (
-    "forward",
-    "denoising",
-    "latent",
-    "sde",
-    "score",
-    "elbo",
-)
+CHAPTERS = ("forward", "denoising", "latent", "elbo", "score", "sde", "ode")
 
 
 @dataclass(frozen=True)
