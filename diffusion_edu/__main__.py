@@ -15,14 +15,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_edu import checkpoints, data, metrics, samplers, training
-from diffusion_edu import likelihood as likelihood_routes
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.guidance import classifier_free
-from diffusion_edu.likelihood import bits_per_dim, decoder_nats, elbo, noise_like, step_kl
+from diffusion_edu.likelihood import (
+    BIN,
+    bits_per_dim,
+    decoder_nats,
+    dequantise,
+    draw_probes,
+    elbo,
+    likelihood_grid,
+    noise_dequantise,
+    ode_log_likelihoods,
+    step_kl,
+)
 from diffusion_edu.losses import interpolated_log_variance
+from diffusion_edu.metrics import mean_and_error, measure_elbo
 from diffusion_edu.networks import VAE, Classifier, UNet, VarianceHead
-from diffusion_edu.networks.vae import measure_elbo
-from diffusion_edu.process import q_sample
+from diffusion_edu.process import normal_like, q_sample
 from diffusion_edu.schedules import SCHEDULES, make_schedule, time_grid
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
@@ -318,16 +328,11 @@ def elbo_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: ar
     }
 
 
-def mean_and_error(values: Tensor) -> list[float]:
-    """[mean, its standard error] of one number an image."""
-    return [float(values.mean()), float(values.std() / math.sqrt(len(values)))]
-
-
 def decoder_scale(denoiser: Denoiser, images: Tensor) -> float:
     """The width of the last step's bell, in units of sigma / alpha, that suits these (training) images best."""
     g = torch.Generator().manual_seed(0)
     images = images.to(next(denoiser.parameters()).device)
-    t, eps = torch.tensor(denoiser.schedule.t_min), noise_like(data.to_float(images), g)
+    t, eps = torch.tensor(denoiser.schedule.t_min), normal_like(data.to_float(images), g)
     candidates = [round(0.4 + 0.05 * i, 2) for i in range(8)]
     with torch.no_grad():
         nats = [float(decoder_nats(denoiser, images, t, eps, None, scale).mean()) for scale in candidates]
@@ -346,22 +351,22 @@ def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: arg
     t_min = torch.tensor(denoiser.schedule.t_min, dtype=torch.float64)
 
     def bits(points: Tensor, nats: Tensor | float, labels: Tensor | None, steps: int, probes: Tensor) -> Tensor:
-        ts = likelihood_routes.likelihood_grid(denoiser.schedule, steps)
-        found = likelihood_routes.ode_log_likelihoods(denoiser, points, ts, y=labels, method="rk4", probes=probes)
-        return likelihood_routes.bits_per_dim(-(found + nats), dims, width=1.0).cpu()
+        ts = likelihood_grid(denoiser.schedule, steps)
+        found = ode_log_likelihoods(denoiser, points, ts, y=labels, method="rk4", probes=probes)
+        return bits_per_dim(-(found + nats), dims, width=1.0).cpu()
 
     uniform, noised = [], []
     for start in tqdm(range(0, len(images), 50), unit="batch"):
         some, labels = images[start : start + 50], None if y is None else y[start : start + 50]
-        points, nats = likelihood_routes.dequantise(some, generator), dims * math.log(likelihood_routes.BIN)
-        probe = likelihood_routes.draw_probes(points, 1, generator=generator)
+        points, nats = dequantise(some, generator), dims * math.log(BIN)
+        probe = draw_probes(points, 1, generator=generator)
         uniform.append(bits(points, nats, labels, options.steps_ode, probe)[0])
-        points, nats = likelihood_routes.noise_dequantise(denoiser.schedule, some, t_min, generator)
+        points, nats = noise_dequantise(denoiser.schedule, some, t_min, generator)
         noised.append(bits(points, nats, labels, options.steps_ode, probe)[0])
 
     few, labels = images[:16], None if y is None else y[:16]
-    points, nats = likelihood_routes.dequantise(few, generator), dims * math.log(likelihood_routes.BIN)
-    probes = likelihood_routes.draw_probes(points, options.probes, generator=generator)
+    points, nats = dequantise(few, generator), dims * math.log(BIN)
+    probes = draw_probes(points, options.probes, generator=generator)
     finer = {n: bits(points, nats, labels, n, probes) for n in (4, 8, 16, 32)}
     return summary(torch.cat(uniform)) | {
         "noised": summary(torch.cat(noised)),
@@ -425,7 +430,7 @@ def measure_variances(
         totals = torch.zeros(len(x0), 3, dtype=torch.float64)
         for k in (cells * (steps - 1)).long().clamp(max=steps - 2).T:
             t, s = ts[k].to(x0.device), ts[k + 1].to(x0.device)
-            prediction = denoiser(q_sample(schedule, x0, t, noise_like(x0, g)), t)
+            prediction = denoiser(q_sample(schedule, x0, t, normal_like(x0, g)), t)
             v = head(prediction.x_t, prediction.x0, schedule.log_snr(t), schedule.log_snr(s))
             for column, each in enumerate((torch.zeros_like(v), torch.ones_like(v), v)):
                 nats = step_kl(prediction, x0, s, interpolated_log_variance(schedule, each, t, s))

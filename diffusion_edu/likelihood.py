@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion_edu.analytic import standard_normal_log_density
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import DenoiserFunction
-from diffusion_edu.process import Prediction, expand_to, posterior, q_sample
+from diffusion_edu.process import Prediction, expand_to, normal_like, posterior, q_sample
 from diffusion_edu.samplers import adaptive_solve, runge_kutta_step
 from diffusion_edu.schedules import Schedule, time_at_log_snr
 
@@ -102,10 +102,10 @@ def elbo(
     check_chain(ts)
     costs = []
     for now, factor in zip(t.T, factors.T, strict=True):
-        eps = noise_like(points, generator)
+        eps = normal_like(points, generator)
         guess = denoiser(q_sample(schedule, points, now.to(points.dtype), eps), now.to(points.dtype), y)
         costs.append(factor / 2 * (eps - guess.eps).double().square().flatten(1).sum(1))
-    last = decoder_nats(denoiser, x0, ts[-1], noise_like(points, generator), y, scale)
+    last = decoder_nats(denoiser, x0, ts[-1], normal_like(points, generator), y, scale)
     return Bound(prior_nats(schedule, points, ts[0]), last, t, torch.stack(costs, 1))
 
 
@@ -115,12 +115,6 @@ def check_chain(ts: Tensor) -> None:
         raise ValueError(
             f"a chain's times must decrease strictly within (0, 1], got {[round(v, 6) for v in ts.flatten().tolist()[:6]]}"
         )
-
-
-def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise like `x`, drawn where the generator lives."""
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 
 
 def spread_uniform(n: int, draws: int, generator: torch.Generator | None = None) -> Tensor:
@@ -261,8 +255,7 @@ def draw_probes(
         raise ValueError(f'kind must be "rademacher" or "gaussian", got {kind!r}')
     if count < 1:
         raise ValueError(f"need at least 1 probe, got {count}")
-    device = x.device if generator is None else generator.device
-    z = torch.randn(count, *x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+    z = normal_like(x.expand(count, *x.shape), generator)
     return z if kind == "gaussian" else torch.where(z < 0, -1.0, 1.0).to(x.dtype)
 
 
@@ -385,8 +378,7 @@ def noise_dequantise(
     """
     x0 = to_float(images)
     level = schedule.sigma(t).to(x0) / schedule.alpha(t).to(x0)  # noise in units of the image
-    device = x0.device if generator is None else generator.device
-    points = x0 + level * torch.randn(x0.shape, generator=generator, device=device).to(x0.device)
+    points = x0 + level * normal_like(x0, generator)
     values = to_float(torch.arange(LEVELS, dtype=torch.uint8, device=images.device))
     exponents = -((points.flatten(1)[:, :, None] - values) ** 2) / (2 * level**2)  # (N, d, LEVELS)
     # P / q: the numerators of both are the same Gaussian, so that only the normalisers are left

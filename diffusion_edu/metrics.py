@@ -6,14 +6,15 @@ All distances are measured in the features of the project's own frozen MNIST cla
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import sqrt
+from math import log, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_edu.data import Dataset, to_float
-from diffusion_edu.networks import Classifier
+from diffusion_edu.likelihood import bits_per_dim
+from diffusion_edu.networks import VAE, Classifier
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,4 +105,50 @@ def measure_samples(classifier: Classifier, x: Tensor, y: Tensor, train: Dataset
         "floor_error": float(floors.std()) if len(floors) > 1 else None,
         "floor_parts": len(floors),
         "ratio": frechet / float(floors.mean()),
+    }
+
+
+# --- likelihood --------------------------------------------------------------------------------------
+
+
+def mean_and_error(values: Tensor) -> list[float]:
+    """Mean of one number an image, (N,), and its standard error."""
+    return [float(values.mean()), float(values.std() / len(values) ** 0.5)]
+
+
+def nats_and_bits(log_p: Tensor, dims: int = 784) -> dict[str, list[float]]:
+    """Mean and standard error of log-probabilities (N,) in nats, and of bits a dimension."""
+    return {"nats": mean_and_error(log_p), "bits_per_dim": mean_and_error(bits_per_dim(-log_p, dims, width=1))}
+
+
+@torch.no_grad()
+def measure_elbo(
+    net: VAE,
+    images: Tensor,
+    generator: torch.Generator | None = None,
+    samples: tuple[int, ...] = (1, 10, 100, 1000),
+    weighted: int = 1000,
+) -> dict[str, Any]:
+    """The ELBO of uint8 images in nats and bits a dimension, term by term, each with its standard error over images.
+
+    The importance-weighted bounds of the first `weighted` images follow, one for each number of `samples`: each is averaged
+    over as many disjoint groups as the largest number holds.
+    """
+    parts = [net.elbo_terms(part, generator) for part in images.split(500)]
+    reconstruction, kl = (torch.cat(each).double() for each in zip(*parts, strict=True))
+    elbo = reconstruction - kl.sum(1)
+    log_weights = [net.importance_log_weights(part, max(samples), generator) for part in images[:weighted].split(10)]
+    log_weights = torch.cat(log_weights).double()
+    bounds = []
+    for k in samples:
+        groups = log_weights[:, : max(samples) // k * k].reshape(len(log_weights), -1, k)
+        bounds.append({"samples": k} | nats_and_bits((groups.logsumexp(2) - log(k)).mean(1)))
+    return {
+        "images": len(images),
+        **nats_and_bits(elbo),
+        "reconstruction": mean_and_error(reconstruction),
+        "kl": mean_and_error(kl.sum(1)),
+        "kl_by_unit": kl.mean(0).tolist(),
+        "weighted_images": len(log_weights),
+        "weighted": bounds,
     }

@@ -22,6 +22,12 @@ def expand_to(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal noise of the shape, type and device of `x`, drawn where the generator lives."""
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+
+
 def check_times(t: Tensor, x: Tensor, name: str = "t") -> None:
     """Raise ValueError unless `t` has shape () or (N,) for x of shape (N, ...) and lies in [0, 1]."""
     if t.ndim > 1 or (t.ndim == 1 and t.shape[0] != x.shape[0]):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction
-from diffusion_edu.process import Prediction, expand_to, posterior, transition
+from diffusion_edu.process import Prediction, expand_to, normal_like, posterior, transition
 
 StepRule = Callable[[Prediction, Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor], Tensor]
@@ -22,11 +22,14 @@ Slope = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """State x (N, ...) at time t, reached by a step for which the denoiser gave `prediction` at the time before."""
+    """State x (N, ...) at time t, reached by a step for which the denoiser gave `prediction` at the time before.
+
+    Plain Langevin dynamics know no denoiser: there `prediction` is the score that was followed, (N, ...).
+    """
 
     t: Tensor
     x: Tensor
-    prediction: Prediction
+    prediction: Prediction | Tensor
 
 
 def walk(denoiser: DenoiserFunction, x_T: Tensor, ts: Tensor, y: Tensor | None, rule: StepRule) -> Iterator[Step]:
@@ -61,12 +64,6 @@ def sample(steps: Iterator[Step]) -> Tensor:
     for step in steps:
         x = step.x
     return x
-
-
-def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise like `x`, drawn where the generator lives."""
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 
 
 def ancestral(
@@ -191,18 +188,23 @@ def predictor_corrector(
     def rule(prediction: Prediction, s: Tensor) -> Tensor:
         x = reverse_step(prediction, s, generator)
         for _ in range(0 if s == 0 else int(corrections)):
-            x = langevin_step(x, denoiser(x, s, y).score, snr, generator)
+            x = corrected(x, denoiser(x, s, y).score, snr, generator)
         return x
 
     return walk(denoiser, x_T, ts, y, rule)
 
 
-def langevin_step(x: Tensor, score: Tensor, snr: float, generator: torch.Generator | None) -> Tensor:
-    """x + e score + sqrt(2 e) z with the step e = 2 (snr |z| / |score|)^2, for x and score (N, ...)."""
+def corrected(x: Tensor, score: Tensor, snr: float, generator: torch.Generator | None) -> Tensor:
+    """One Langevin step of length 2 e, e = 2 (snr |z| / |score|)^2, for x and score (N, ...)."""
     z = normal_like(x, generator)
     ratio = z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
-    step = 2 * (snr * ratio) ** 2
-    return x + step * score + (2 * step).sqrt() * z
+    return langevin_step(x, score, 4 * (snr * ratio) ** 2, z)
+
+
+def langevin_step(x: Tensor, score: Tensor, step: Tensor | float, z: Tensor | None) -> Tensor:
+    """x + (step / 2) score + sqrt(step) z, for x, score and noise z (N, ...); without noise where z is None."""
+    x = x + step / 2 * score
+    return x if z is None else x + step**0.5 * z
 
 
 def probability_flow(
@@ -331,9 +333,7 @@ def langevin(
         for k in range(1, steps + 1):
             with torch.no_grad():
                 score = score_fn(x)
-                x = x + step / 2 * score
-                if noise:
-                    x = x + step**0.5 * normal_like(x, generator)
+                x = langevin_step(x, score, step, normal_like(x, generator) if noise else None)
             yield Step(torch.tensor(k * step, dtype=torch.float64), x, score)
 
     return run(x)
@@ -364,9 +364,8 @@ def annealed_langevin(
             for k in range(1, steps + 1):
                 with torch.no_grad():
                     prediction = denoiser(x, t, y)
-                    # step / 2 times the score of x / alpha, and back to x: all factors alpha cancel
-                    x = x + size / 2 * prediction.sigma**2 * prediction.score
-                    x = x + size**0.5 * prediction.sigma * normal_like(x, generator)
+                    # a step of size sigma^2 / alpha^2 for x / alpha, and back to x: all factors alpha cancel
+                    x = langevin_step(x, prediction.score, size * prediction.sigma**2, normal_like(x, generator))
                     if k == steps:
                         ratio = prediction.schedule.alpha(s) / prediction.schedule.alpha(t)
                         x = prediction.x0 if s == 0 else expand_to(ratio, x) * x

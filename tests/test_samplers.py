@@ -16,10 +16,10 @@ from diffusion_edu.samplers import (
     adaptive_flow,
     ancestral,
     annealed_langevin,
+    corrected,
     ddim,
     euler_maruyama,
     langevin,
-    langevin_step,
     predictor_corrector,
     probability_flow,
     sample,
@@ -439,7 +439,7 @@ def test_one_data_point_at_0_has_the_score_minus_x_over_sigma_squared():
 def test_the_corrector_leaves_the_right_law_nearly_alone_and_heals_a_wrong_one():
     x, wide = normal(20_000, 2, seed=1), 2 * normal(20_000, 2, seed=2)
     for k in range(150):  # |score| = 2 makes the first steps of `wide` a quarter as long
-        x, wide = langevin_step(x, -x, 0.16, seeded(k)), langevin_step(wide, -wide, 0.16, seeded(k + 200))
+        x, wide = corrected(x, -x, 0.16, seeded(k)), corrected(wide, -wide, 0.16, seeded(k + 200))
     # x (1 - e) + sqrt(2 e) z has the stationary variance 1 / (1 - e / 2); here e = 2 snr^2 within a per cent
     stationary = 1 / (1 - 0.16**2)
     error = 4 * (2 / 40_000) ** 0.5  # four standard errors of a variance of 40,000 numbers

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from diffusion_edu.data import to_float
-from diffusion_edu.likelihood import BIN, LEVELS, bits_per_dim
+from diffusion_edu.likelihood import BIN, LEVELS, gaussian_kl
+from diffusion_edu.process import normal_like
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class VAE(nn.Module):
         images: uint8 (N, 1, 28, 28). The ELBO of an image is the first minus the sum of the second.
         """
         mean, log_std = self.encode(to_float(images))
-        z = mean + log_std.exp() * standard_normal(mean, generator)
-        return self.decode(z).log_prob(images), gaussian_kl(mean, log_std)
+        z = mean + log_std.exp() * normal_like(mean, generator)
+        return self.decode(z).log_prob(images), kl_to_prior(mean, log_std)
 
     def importance_log_weights(self, images: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """log p(x | z) p(z) / q(z | x) at `samples` draws z ~ q(z | x), (N, samples); images: uint8 (N, 1, 28, 28)."""
         mean, log_std = (each.repeat_interleave(samples, 0) for each in self.encode(to_float(images)))
-        eps = standard_normal(mean, generator)
+        eps = normal_like(mean, generator)
         z = mean + log_std.exp() * eps
         log_p = self.decode(z).log_prob(images.repeat_interleave(samples, 0))
         log_ratio = (-z.square() / 2 + eps.square() / 2 + log_std).sum(1)  # log p(z) - log q(z | x)
@@ -107,7 +107,7 @@ class VAE(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> PixelLogistic:
         """p(x | z) at n draws of z from the prior; `sample()` of it draws pixels, `mean()` is the picture without noise."""
-        return self.decode(standard_normal(self.decoder[0].weight.new_zeros(n, self.latent), generator))
+        return self.decode(normal_like(self.decoder[0].weight.new_zeros(n, self.latent), generator))
 
 
 def hidden(size_in: int, width: int) -> list[nn.Module]:
@@ -115,55 +115,7 @@ def hidden(size_in: int, width: int) -> list[nn.Module]:
     return [nn.Linear(size_in, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
 
 
-def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
+def kl_to_prior(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, 1)) in nats, by coordinate, shaped like `mean` (Kingma & Welling 2014, App. B)."""
-    return (mean.square() + (2 * log_std).exp() - 1) / 2 - log_std
-
-
-def standard_normal(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise of the shape, type and device of `like`; the generator may live on another device."""
-    device = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
-
-
-@torch.no_grad()
-def measure_elbo(
-    net: VAE,
-    images: Tensor,
-    generator: torch.Generator | None = None,
-    samples: tuple[int, ...] = (1, 10, 100, 1000),
-    weighted: int = 1000,
-) -> dict[str, Any]:
-    """The ELBO of uint8 images in nats and bits a dimension, term by term, each with its standard error over images.
-
-    The importance-weighted bounds of the first `weighted` images follow, one for each number of `samples`: each is averaged
-    over as many disjoint groups as the largest number holds.
-    """
-    parts = [net.elbo_terms(part, generator) for part in images.split(500)]
-    reconstruction, kl = (torch.cat(each).double() for each in zip(*parts, strict=True))
-    elbo = reconstruction - kl.sum(1)
-    log_weights = [net.importance_log_weights(part, max(samples), generator) for part in images[:weighted].split(10)]
-    log_weights = torch.cat(log_weights).double()
-    bounds = []
-    for k in samples:
-        groups = log_weights[:, : max(samples) // k * k].reshape(len(log_weights), -1, k)
-        bounds.append({"samples": k} | nats_and_bits((groups.logsumexp(2) - log(k)).mean(1)))
-    return {
-        "images": len(images),
-        **nats_and_bits(elbo),
-        "reconstruction": mean_and_error(reconstruction),
-        "kl": mean_and_error(kl.sum(1)),
-        "kl_by_unit": kl.mean(0).tolist(),
-        "weighted_images": len(log_weights),
-        "weighted": bounds,
-    }
-
-
-def mean_and_error(values: Tensor) -> list[float]:
-    """Mean of (N,) values and its standard error."""
-    return [float(values.mean()), float(values.std() / len(values) ** 0.5)]
-
-
-def nats_and_bits(log_p: Tensor, dims: int = 784) -> dict[str, list[float]]:
-    """Mean and standard error of log-probabilities (N,) in nats, and of bits a dimension."""
-    return {"nats": mean_and_error(log_p), "bits_per_dim": mean_and_error(bits_per_dim(-log_p, dims, width=1))}
+    zero = torch.zeros_like(mean)
+    return gaussian_kl(mean, 2 * log_std, zero, zero)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffusion_edu.analytic import GaussianMixture
 from diffusion_edu.plotting import COLOURS
-from diffusion_edu.process import Prediction
-from diffusion_edu.samplers import euler_maruyama, normal_like
+from diffusion_edu.process import Prediction, normal_like
+from diffusion_edu.samplers import euler_maruyama
 from diffusion_edu.schedules import LinearBeta
 from diffusion_edu.widgets.base import StaticFigure, Widget, check_range
 

@@ -10,7 +10,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from diffusion_edu.analytic import GaussianMixture, LinearGaussian, kl_of_gaussians
 from diffusion_edu.networks import VAE
-from diffusion_edu.networks.vae import PixelLogistic, gaussian_kl
+from diffusion_edu.networks.vae import PixelLogistic, kl_to_prior
 from diffusion_edu.process import posterior as process_posterior
 from diffusion_edu.schedules import Cosine
 from tests.equations import equation
@@ -221,8 +221,8 @@ def test_kl_prior_by_integration():
 def test_kl_prior_of_the_package():
     mean, log_std = torch.randn(2, 3, 5, generator=seeded(0), dtype=F64)
     theirs = kl_divergence(Normal(mean, log_std.exp()), Normal(torch.zeros((), dtype=F64), torch.ones((), dtype=F64)))
-    torch.testing.assert_close(gaussian_kl(mean, log_std), theirs, rtol=0, atol=1e-12)
-    assert not torch.allclose(gaussian_kl(mean, log_std / 2), theirs, atol=1e-3)
+    torch.testing.assert_close(kl_to_prior(mean, log_std), theirs, rtol=0, atol=1e-12)
+    assert not torch.allclose(kl_to_prior(mean, log_std / 2), theirs, atol=1e-3)
 
 
 # --- the linear model -------------------------------------------------------------------------------
@@ -572,7 +572,7 @@ def test_one_layer():
     fixed = Independent(Normal(alpha * x0[0], sigma * torch.ones(d, dtype=F64)), 1)
     noise = Independent(Normal(torch.zeros(d, dtype=F64), torch.ones(d, dtype=F64)), 1)
     assert prior == pytest.approx(float(kl_divergence(fixed, noise)), abs=1e-10)
-    assert prior == pytest.approx(float(gaussian_kl(alpha * x0, torch.full_like(x0, log(sigma))).sum()), abs=1e-10)
+    assert prior == pytest.approx(float(kl_to_prior(alpha * x0, torch.full_like(x0, log(sigma))).sum()), abs=1e-10)
     assert as_vae < float(model.log_evidence(x0))
     assert abs(last - alpha**2 / 2 * float(x0.square().sum()) - as_vae) > 1e-3  # the constant part of the prior's term
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_edu.analytic import GaussianMixture
 from diffusion_edu.process import Prediction, transition
-from diffusion_edu.samplers import euler_maruyama, langevin_step, sample
+from diffusion_edu.samplers import corrected, euler_maruyama, sample
 from diffusion_edu.schedules import (
     Cosine,
     Flow,
@@ -610,7 +610,7 @@ def test_corrector():
     x, score = normal(6, 3), normal(6, 3, seed=1)
     z = torch.randn(6, 3, generator=torch.Generator().manual_seed(5), dtype=F64)
     step = 2 * (0.16 * z.norm(dim=1).mean() / score.norm(dim=1).mean()) ** 2
-    found = langevin_step(x, score, 0.16, torch.Generator().manual_seed(5))
+    found = corrected(x, score, 0.16, torch.Generator().manual_seed(5))
     torch.testing.assert_close(found, x + step * score + (2 * step).sqrt() * z, rtol=1e-12, atol=1e-12)
     # the rule makes the pull r sqrt(2) / ... of the noise: |e s| / |sqrt(2 e) z| = r when the norms agree
     assert float(step * score.norm(dim=1).mean() / ((2 * step).sqrt() * z.norm(dim=1).mean())) == pytest.approx(0.16)
