@@ -204,7 +204,7 @@ const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.c
 
 // ---- end of what is common --------------------------------------------------------------------------
 
-const [LEFT, RIGHT] = [-5, 8]; // nats that the bars show
+const [LEFT, RIGHT] = [-1, 8]; // nats that the bars show
 
 /** Bars of the terms, each beginning where the one before ends, and a line at the truth. */
 function makeBars() {

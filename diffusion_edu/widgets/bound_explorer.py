@@ -65,7 +65,7 @@ class BoundExplorer(Widget):
         right.barh(3, start, color=COLOURS[5])
         right.axvline(entropy(), color="#1f2328", ls=":", lw=1.2)
         right.set_yticks(range(4), ["prior", "diffusion", "reconstruction", "total"])
-        right.set(xlabel="nats (dotted: the truth)", xlim=(-5, 8))
+        right.set(xlabel="nats (dotted: the truth)", xlim=(-1, 8))
         right.invert_yaxis()
         return StaticFigure(figure, self.alt(found))
 
