@@ -318,7 +318,7 @@ def elbo_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: ar
         "draws": options.draws,
         "t_first": denoiser.schedule.t_min,
         "decoder_scale": scale,
-        "bits": mean_and_error(bits_per_dim(sum(terms.values()), dims, 1)),
+        "bits_per_dim": mean_and_error(bits_per_dim(sum(terms.values()), dims, 1)),
         **{name: mean_and_error(bits_per_dim(value, dims, 1)) for name, value in terms.items()},
         "levels": {
             "log_snr": torch.linspace(float(low), float(high), bins + 1).tolist(),
@@ -368,8 +368,9 @@ def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: arg
     points, nats = dequantise(few, generator), dims * math.log(BIN)
     probes = draw_probes(points, options.probes, generator=generator)
     finer = {n: bits(points, nats, labels, n, probes) for n in (4, 8, 16, 32)}
-    return summary(torch.cat(uniform)) | {
-        "noised": summary(torch.cat(noised)),
+    return {
+        "bits_per_dim": mean_and_error(torch.cat(uniform).double()),
+        "noised": mean_and_error(torch.cat(noised).double()),
         "convergence": [
             {"steps": n, "evaluations": 4 * n, "bits_per_dim": float(found.mean())} for n, found in finer.items()
         ],
@@ -384,17 +385,13 @@ def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: arg
     }
 
 
-def summary(bits: Tensor) -> dict[str, float | None]:
-    """Mean of bits (N,) and its standard error over the N images."""
-    error = float(bits.double().std() / len(bits) ** 0.5) if len(bits) > 1 else None
-    return {"bits_per_dim": float(bits.double().mean()), "error": error}
-
-
 ROUTES = {"elbo": elbo_route, "ode": ode_route}
 
 
 def likelihood(options: argparse.Namespace) -> None:
     """Measure bits a dimension and add the figures to the checkpoint's manifest, replacing those of the same settings."""
+    if options.images < 2:
+        raise ValueError(f"--images must be at least 2, for a standard error, got {options.images}")
     device = find_device(options.device)
     denoiser = checkpoints.load(options.checkpoint, device)
     test = data.load(denoiser.manifest["dataset"]["name"], "test")

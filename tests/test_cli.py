@@ -339,9 +339,11 @@ def test_likelihood_writes_the_bound_s_terms_and_replaces_the_same_settings(tmp_
     plain, told = checkpoints.read_manifest(folder)["likelihood"]
     assert (plain["route"], plain["images"], plain["conditional"], told["conditional"]) == ("elbo", 6, False, True)
     for found in (plain, told):
-        assert found["bits"][0] == pytest.approx(sum(found[k][0] for k in ("prior", "diffusion", "reconstruction")))
+        assert found["bits_per_dim"][0] == pytest.approx(
+            sum(found[k][0] for k in ("prior", "diffusion", "reconstruction"))
+        )
         assert sum(found["levels"]["bits"]) == pytest.approx(found["diffusion"][0])
-        assert found["bits"][0] > 0 < found["bits"][1]
+        assert found["bits_per_dim"][0] > 0 < found["bits_per_dim"][1]
         assert len(found["levels"]["log_snr"]) == 21
 
 
@@ -373,10 +375,12 @@ def test_the_ode_route_writes_bits_into_the_manifest(tmp_path, checkpoint):
     assert [row["steps"] for row in plain["convergence"]] == [4, 8, 16, 32]
     assert told["conditional"]
     for entry in (plain, told):
-        assert entry["error"] > 0 and entry["probe_spread"] >= 0
-        assert entry["noised"]["bits_per_dim"] != entry["bits_per_dim"]
+        assert entry["bits_per_dim"][1] > 0 and entry["noised"][1] > 0 and entry["probe_spread"] >= 0
+        assert entry["noised"] != entry["bits_per_dim"]
 
 
 def test_mistakes_in_the_ode_route(capsys, checkpoint):
     line = ["likelihood", "--route", "ode", "--checkpoint", checkpoint, "--steps-ode", "0"]
     assert "--steps-ode must be above 0, got 0" in complaint(capsys, line)
+    line = ["likelihood", "--checkpoint", checkpoint, "--images", "1"]
+    assert "--images must be at least 2, for a standard error, got 1" in complaint(capsys, line)
