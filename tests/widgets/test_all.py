@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import BUILD, ROOT, write_atomically
-from tests.widgets import MODULES, Parts, specimens
+from tests.widgets import FOLDER, MODULES, Parts, specimens
 
 widgets = pytest.importorskip("diffusion_edu.widgets", reason="anywidget is not installed: widgets were not tested")
 from diffusion_edu.widgets.base import script_json  # noqa: E402
@@ -102,6 +102,15 @@ def test_module_stands_alone_and_is_short(path: Path):
     assert len(text.encode()) <= LIMIT_MODULE
     assert not re.search(r"^\s*import\b|\bimport\(|\bfetch\(|https?://(?!www\.w3\.org/2000/svg)", text, re.MULTILINE)
     assert path.with_suffix(".py").exists()
+
+
+def test_the_style_sheet_closes_what_it_opens():
+    """A browser drops the rest of a sheet without a word: each widget's block must begin at the top level."""
+    text = (FOLDER / "widgets.css").read_text(encoding="utf-8")
+    depths = [
+        text[: found.start()].count("{") - text[: found.start()].count("}") for found in re.finditer(r"^\.", text, re.M)
+    ]
+    assert set(depths) == {0} and text.count("{") == text.count("}")
 
 
 def test_what_modules_share_is_the_same():
