@@ -390,25 +390,29 @@ def test_family_step_of_the_package(noise: float):
     torch.testing.assert_close(sample(steps), wanted, rtol=1e-9, atol=1e-9)
 
 
-def kernel_gap(h: float, factor: float = 1.0) -> tuple[float, float]:
-    """Error of the mean, and total variation, between q(x_{t-h} | x_t) on a grid and the Gaussian of the page."""
+def kernel_gap(h: float, factor: float = 1.0) -> tuple[float, float, float]:
+    """Error of the mean, total variation and KL between q(x_{t-h} | x_t) on a grid and the Gaussian of the page."""
     t, s, x_t = double(0.3), double(0.3 - h), 0.4
     a, v = transition(VP, t, s)
     f, g2 = float(VP.drift(t)), float(VP.diffusion_squared(t))
     mean = x_t - (f * x_t - factor * g2 * line().score(double([[x_t]]), VP, t).item()) * h
     grid = mean + sqrt(g2 * h) * torch.linspace(-9, 9, 4001, dtype=F64)
-    kernel = (-((x_t - a * grid) ** 2) / (2 * v) + line().log_density(grid[:, None], VP, s)).softmax(0)
-    gauss = (-((grid - mean) ** 2) / (2 * g2 * h)).softmax(0)
-    return abs(float((kernel * grid).sum()) - mean), float((kernel - gauss).abs().sum() / 2)
+    log_kernel = (-((x_t - a * grid) ** 2) / (2 * v) + line().log_density(grid[:, None], VP, s)).log_softmax(0)
+    log_gauss = (-((grid - mean) ** 2) / (2 * g2 * h)).log_softmax(0)
+    kernel, gauss = log_kernel.exp(), log_gauss.exp()
+    divergence = float((kernel * (log_kernel - log_gauss)).sum())
+    return abs(float((kernel * grid).sum()) - mean), float((kernel - gauss).abs().sum() / 2), divergence
 
 
-@equation("eq-sde-reverse-kernel", method="exact", tolerance="orders 2 and 1 (fitted to 0.15; Bayes on a grid)")
+@equation("eq-sde-reverse-kernel", method="exact", tolerance="orders 2, 1 and 2 (fitted to 0.15; Bayes on a grid)")
 def test_reverse_kernel():
     lengths = [0.01, 0.005, 0.0025, 0.00125]
-    means, variations = zip(*(kernel_gap(h) for h in lengths), strict=True)
+    means, variations, divergences = zip(*(kernel_gap(h) for h in lengths), strict=True)
     assert order([1 / h for h in lengths], list(means)) == pytest.approx(2, abs=0.15)
     assert order([1 / h for h in lengths], list(variations)) == pytest.approx(1, abs=0.15)
-    wrong, slow = zip(*(kernel_gap(h, factor=0.5) for h in lengths), strict=True)  # half the score
+    assert order([1 / h for h in lengths], list(divergences)) == pytest.approx(2, abs=0.15)  # so 1/h of them vanish
+    wrong, slow, stay = zip(*(kernel_gap(h, factor=0.5) for h in lengths), strict=True)  # half the score
+    assert stay[-1] > 2 * divergences[-1]  # of order 1 in the end: 1/h of them do not vanish
     assert order([1 / h for h in lengths], list(wrong)) == pytest.approx(1, abs=0.15)
     assert slow[-1] > 1.4 * variations[-1]
 
