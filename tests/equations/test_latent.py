@@ -335,6 +335,14 @@ def test_change():
     gaps = [kl(q, posterior(prior, p)) for p in (before, after)]
     change = bound[1] - bound[0] + gaps[1] - gaps[0]
     assert evidence[1] - evidence[0] == pytest.approx(change, abs=1e-12)
+    for n in range(5):  # and any other pair of models
+        prior_n, old, q_n = tables(number=n)
+        new = tables(number=1000 + n)[1]
+        by_hand = float((prior_n * new).sum().log() - (prior_n * old).sum().log())
+        bounds = elbo(prior_n, new, q_n) - elbo(prior_n, old, q_n)
+        shrink = kl(q_n, posterior(prior_n, new)) - kl(q_n, posterior(prior_n, old))
+        assert by_hand == pytest.approx(bounds + shrink, abs=1e-12)
+        assert abs(by_hand - bounds + shrink) > 1e-3  # the gaps with the wrong sign
     assert bound[1] > bound[0] and evidence[1] < evidence[0]  # "a higher bound, so a higher evidence" fails
     assert abs(evidence[1] - evidence[0] - (bound[1] - bound[0])) > 0.3
 
@@ -399,6 +407,7 @@ def test_gradient():
     width = (average(mu, sigma + h) - average(mu, sigma - h)) / (2 * h)
     assert by_width == pytest.approx(width, abs=1e-6)
     assert abs(by_mean - width) > 0.1
+    assert abs(float((q * slope * (GRID - mu)).sum()) - width) > 0.1  # sigma eps for eps
 
 
 @equation(
@@ -468,6 +477,8 @@ def test_collapse(variance, noise):
     w2 = max(0.0, variance - noise**2)
     spread_z = noise**2 / (w2 + noise**2)
     means = w2 * variance / (w2 + noise**2) ** 2  # of the posterior's mean, over data of that variance
+    assert spread_z == pytest.approx(min(1.0, noise**2 / variance))
+    assert means == pytest.approx(max(0.0, 1 - noise**2 / variance))  # so the quadratic terms cancel
     rate = (means + spread_z - 1 - log(spread_z)) / 2
     assert rate == pytest.approx(max(0.0, log(variance / noise**2) / 2), abs=1e-9)
     if variance > noise**2:
