@@ -175,6 +175,32 @@ def test_consistency():
     assert float(slip - triples) > 0.5
 
 
+@equation(
+    "eq-elbo-consistency", method="monte carlo", tolerance="4 standard errors (200,000 triples; a term below zero)"
+)
+def test_a_triple_drawn():
+    """A big step, then a small one: the term is negative, and averaging x_k given both neighbours keeps its mean."""
+    g, n, x_0, big, small = torch.Generator().manual_seed(0), 200_000, 0.8, 0.6, 0.05
+    state = sqrt(1 - big) * x_0 + sqrt(big) * torch.randn(n, generator=g, dtype=F64)
+    after = sqrt(1 - small) * state + sqrt(small) * torch.randn(n, generator=g, dtype=F64)
+    m, v = 0.9 * sqrt(1 - small), 1.3 * small  # the model: p(x_k | x_{k+1}) = N(m x_{k+1}, v)
+    before, guess = sqrt(1 - big) * x_0, m * after
+
+    def log_ratio(square_before: Tensor, square_guess: Tensor) -> Tensor:
+        return (square_guess / v + log(v) - square_before / big - log(big)) / 2
+
+    drawn = log_ratio((state - before) ** 2, (state - guess) ** 2)
+    spread = 1 / (1 / big + (1 - small) / small)
+    centre = spread * (before / big + sqrt(1 - small) * after / small)
+    averaged = log_ratio((centre - before) ** 2 + spread, (centre - guess) ** 2 + spread)
+    error = float((drawn - averaged).std()) / sqrt(n)
+    assert abs(float((drawn - averaged).mean())) < 4 * error
+    assert float(averaged.var()) < 0.7 * float(drawn.var())
+    assert float(drawn.mean()) < -0.3  # no divergence is negative
+    wrong = log_ratio(number(big), (before - guess) ** 2 + big)  # KL(q(x_k | x_{k-1}) || p(x_k | x_{k+1}))
+    assert float(wrong.mean()) > float(drawn.mean()) + 40 * error
+
+
 @equation("eq-elbo-telescope", method="exact", tolerance="1e-12 (float64 rounding, term by term)")
 def test_telescope():
     path = Path()
@@ -455,6 +481,8 @@ def test_cosine_weight():
     weight = -sp.diff(time, level)
     assert sp.simplify((weight - 1 / (2 * sp.pi * sp.cosh(level / 2))).rewrite(sp.exp)) == 0
     assert abs(float((weight - 1 / (sp.pi * sp.cosh(level / 2))).subs(level, 1))) > 0.05  # without the 2
+    v_weight = weight * (1 + sp.exp(-level))  # of the v-loss, divided by alpha^2: no bell, an exponential
+    assert sp.simplify((v_weight - sp.exp(-level / 2) / sp.pi).rewrite(sp.exp)) == 0
     ours = -1 / derivative(Cosine(0.0).log_snr, torch.tensor([0.2, 0.5, 0.7], dtype=F64))
     levels = Cosine(0.0).log_snr(torch.tensor([0.2, 0.5, 0.7], dtype=F64))
     torch.testing.assert_close(ours, 1 / (2 * pi * torch.cosh(levels / 2)))
