@@ -111,6 +111,18 @@ def test_what_modules_share_is_the_same():
     assert len(shared) == 1, "copy the common part from one module to the others"
 
 
+def test_the_rules_of_each_widget_stand_at_the_top_of_the_style():
+    depth, styled = 0, set()
+    for line in (MODULES[0].parent / "widgets.css").read_text(encoding="utf-8").splitlines():
+        if line.startswith(".edu"):
+            assert depth == 0, f"a brace is missing above {line!r}"
+            styled |= set(re.findall(r"edu-\w+", line))
+        depth += line.count("{") - line.count("}")
+    assert depth == 0
+    kinds = [re.findall(r'makeRoot\(el, "(edu-\w+)"', path.read_text(encoding="utf-8")) for path in MODULES]
+    assert all(kinds) and styled == set(sum(kinds, []))
+
+
 # --- Python and JavaScript ------------------------------------------------------------------------
 
 
