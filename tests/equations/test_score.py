@@ -258,7 +258,7 @@ def test_slices():
     assert float((sliced(signs[:1]) - implicit).detach().abs().max()) > 0.1  # one slice alone is another number
 
 
-@equation("eq-sliced-variance", method="exact", tolerance="1e-10 (all sign vectors; moments of a diagonalised form)")
+@equation("eq-sliced-variance", method="exact", tolerance="1e-10 (all sign vectors; Gauss-Hermite for normal v)")
 def test_variance_of_slices():
     A = normal(5, 5)  # not symmetric
     B = (A + A.T) / 2
@@ -270,14 +270,17 @@ def test_variance_of_slices():
     assert float(values.var(unbiased=False)) != pytest.approx(
         float(2 * (A.square().sum() - A.diag().square().sum())), rel=0.05
     )
-    # normal v: v^T B v is a sum of eigenvalue times chi^2, and chi^2 has variance 2
-    eigenvalues = torch.linalg.eigvalsh(B)
-    assert float(2 * eigenvalues.square().sum()) == pytest.approx(float(2 * B.square().sum()), abs=1e-10)
-    draws = normal(200_000, 5, seed=1)
-    values = ((draws @ A) * draws).sum(1)
-    error = float(((values - values.mean()) ** 2).std() / sqrt(len(values)))
-    assert abs(float(values.var()) - float(2 * B.square().sum())) < 4 * error
-    assert abs(float(values.var()) - float(stated)) > 4 * error  # the two kinds of v differ
+    pairs = (values[:, None] + values[None, :]) / 2  # K = 2: all pairs of sign vectors
+    assert float(pairs.var(unbiased=False)) == pytest.approx(float(stated) / 2, abs=1e-10)
+    # normal v: Gauss-Hermite, three nodes in each of five coordinates, exact for polynomials of degree five
+    nodes = torch.tensor(list(product((-sqrt(3), 0.0, sqrt(3)), repeat=5)), dtype=F64)
+    weights = torch.where(nodes == 0, 4.0, 1.0).to(F64).prod(1) / 6**5
+    forms = ((nodes @ A) * nodes).sum(1)
+    mean = weights @ forms
+    assert float(mean - A.trace()) == pytest.approx(0, abs=1e-12)
+    variance = float(weights @ (forms - mean) ** 2)
+    assert variance == pytest.approx(float(2 * B.square().sum()), abs=1e-10)
+    assert variance != pytest.approx(float(stated), rel=0.05)  # the two kinds of v differ
 
 
 # --- denoising ----------------------------------------------------------------------------------------
@@ -316,23 +319,23 @@ def dsm_on_grids(model, sigma: float) -> float:
     return float(p @ losses @ phi)
 
 
-@equation("eq-dsm", method="exact", tolerance="1e-8 (least squares on a grid finds the noisy Gaussian's slope)")
+@equation("eq-dsm", method="exact", tolerance="1e-8 (double sums over grids: a parabola in the slope of the model)")
 def test_denoising_objective():
-    c2, sigma = 0.5**2, 0.7
-    # for Gaussian data and s(x) = k x the loss is a parabola in k: E (k x~ + eps / sigma)^2 / 2
-    x = 0.5 * normal(40_000, 1)
-    eps = normal(40_000, 1, seed=1)
-    losses = {k: denoising_score_matching(lambda z, k=k: k * z, x, sigma, eps) for k in (-1.0, 0.0, 1.0)}
-    for k, loss in losses.items():
-        exact = (k**2 * (c2 + sigma**2) + 2 * k + 1 / sigma**2) / 2
-        assert abs(float(loss.mean()) - exact) < 4 * float(loss.std()) / 200
-    best = -1 / (c2 + sigma**2)
-    grid = torch.linspace(-3, 3, 60_001, dtype=F64)
-    parabola = (grid**2 * (c2 + sigma**2) + 2 * grid + 1 / sigma**2) / 2
-    assert abs(float(grid[parabola.argmin()]) - best) < 1e-4
-    mirrored = (grid**2 * (c2 + sigma**2) - 2 * grid + 1 / sigma**2) / 2  # the slip: minus eps / sigma in the loss
-    assert abs(float(grid[mirrored.argmin()]) + best) < 1e-4
-    assert float(mirrored.min()) == pytest.approx(float(parabola.min()))  # and its loss is no higher
+    sigma, second = 0.7, 1 + 1.5**2 + 0.7**2  # E x~^2 of the mixture with lumps at -1.5 and 1.5, noise added
+    losses = {k: dsm_on_grids(lambda z, k=k: k * z, sigma) for k in (-1.0, 0.0, 1.0)}
+    for k, loss in losses.items():  # E (k x~ + eps / sigma)^2 / 2, with E x~ eps = sigma
+        assert abs(loss - (k**2 * second + 2 * k + 1 / sigma**2) / 2) < 1e-8
+    curvature = losses[1.0] + losses[-1.0] - 2 * losses[0.0]
+    best = -(losses[1.0] - losses[-1.0]) / 2 / curvature
+    noisy = GaussianMixture(line_mixture(0.3).means, sqrt(1 + sigma**2), line_mixture(0.3).weights)
+    q = noisy.log_density(LINE[:, None]).exp() * STEP
+    fitted = (q * LINE) @ noisy.score(LINE[:, None])[:, 0] / (q @ LINE**2)  # the line nearest to the noisy score
+    assert abs(best - float(fitted)) < 1e-8
+    mirrored = {k: dsm_on_grids(lambda z, k=k: -k * z, sigma) for k in (-1.0, 1.0)}  # the slip: minus eps / sigma
+    assert abs(-(mirrored[1.0] - mirrored[-1.0]) / 2 / curvature + best) < 1e-8  # minus the score, at no higher loss
+    x, eps = normal(5, 2), normal(5, 2, seed=1)
+    wanted = (a_field(x + sigma * eps) + eps / sigma).square().sum(1) / 2
+    torch.testing.assert_close(denoising_score_matching(a_field, x, sigma, eps), wanted, rtol=1e-12, atol=0)
 
 
 @equation("eq-vincent", method="exact", tolerance="1e-7 (double sums over grids)")
@@ -503,6 +506,13 @@ def test_floor_of_the_random_time_loss(t_min, printed):
     clock = torch.logspace(log(t_min) / log(10), 1, 40_001, dtype=F64)
     score = data.score(torch.ones(1, 1, dtype=F64), ou, time(0.3))
     assert float(score) == pytest.approx(-1)  # the score is -x at all times
+    nodes, weights = torch.tensor([-sqrt(3), 0.0, sqrt(3)], dtype=F64), torch.tensor([1, 4, 1], dtype=F64) / 6
+    for each in (0.05, 1.0, 3.0):  # the floor itself, from its definition: Gauss-Hermite is exact for a square
+        alpha, sigma = ou.alpha(time(each / horizon)), ou.sigma(time(each / horizon))
+        x_t = alpha * nodes[:, None] + sigma * nodes
+        learned = data.score(x_t.reshape(-1, 1), ou, time(each / horizon)).reshape(3, 3)
+        mean = weights @ (learned + nodes / sigma).square() @ weights
+        assert float(mean) == pytest.approx(1 / (exp(2 * each) - 1), rel=1e-9)
     floor = 1 / ou.sigma(clock / horizon) ** 2 - 1  # E |eps / sigma - x|^2 = 1 / sigma^2 - 2 + 1
     integral = float(torch.trapezoid(floor, clock))
     closed = log((1 - exp(-2 * horizon)) / (1 - exp(-2 * t_min))) / 2
@@ -557,6 +567,7 @@ def test_bias_of_a_finite_step():
     (fixed,) = sp.solve((1 - eta / (2 * c**2)) ** 2 * V + eta - V, V)
     assert sp.simplify(fixed - c**2 / (1 - eta / (4 * c**2))) == 0
     assert sp.simplify(fixed - c**2 / (1 - eta / 4)) != 0  # c counts in the denominator too
+    assert sp.series(fixed, eta, 0, 2).removeO().equals(c**2 + eta / 4)  # too wide by eta / 4, whatever c is
     variance = 1.0
     for _ in range(2000):
         variance = (1 - 0.5 / 2) ** 2 * variance + 0.5
@@ -589,6 +600,10 @@ def test_lag_of_annealing(h, r):
         variance = ((1 - h / 2) ** 2 * variance + h) / r
     assert variance == pytest.approx(h / (r - (1 - h / 2) ** 2), rel=1e-9)
     assert variance != pytest.approx(1, rel=0.1)  # the level that the network is told
+    sizes = torch.linspace(0.01, 1.9, 18_901, dtype=F64)
+    lags = sizes / (r - (1 - sizes / 2) ** 2)
+    best = sizes[lags.where(lags > 0, torch.inf).argmin()]  # below 0: no fixed point
+    assert abs(float(best) - max(2 * sqrt(1 - r), 0.01)) < 1e-4
     if r > 0.99:
         assert variance == pytest.approx(1 / (1 - h / 4), rel=1e-9)
         return
