@@ -49,9 +49,9 @@ def main() -> None:
             measured = metrics.measure_samples(classifier, x, y, train, test)
             rows.append({"sampler": name, "steps": steps, "evaluations": cost(steps), **measured})
             print(rows[-1], flush=True)
-            facts = {"checkpoint": denoiser.manifest["sha256"], "classifier": judge["sha256"], "seed": options.seed}
-            facts |= {"grid": "log_snr", "snr": 0.16, "rows": rows}
-            checkpoints.write_json(FOLDER / "mnist-unet" / "sde-samplers.json", facts)
+    facts = {"checkpoint": denoiser.manifest["sha256"], "classifier": judge["sha256"], "seed": options.seed}
+    facts |= {"grid": "log_snr", "snr": 0.16, "rows": rows}
+    checkpoints.write_json(FOLDER / "mnist-unet" / "sde-samplers.json", facts)
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def evaluate(options: argparse.Namespace) -> None:
         "classifier": judge_manifest["sha256"],
     }
     manifest = checkpoints.read_manifest(options.checkpoint)
-    others = [m for m in manifest["metrics"] if any(m[k] != v for k, v in (settings | {"samples": len(x)}).items())]
+    others = [m for m in manifest["metrics"] if any(m.get(k) != v for k, v in (settings | {"samples": len(x)}).items())]
     checkpoints.write_json(options.checkpoint / "manifest.json", manifest | {"metrics": [*others, measured]})
     print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
 
@@ -390,8 +390,7 @@ ROUTES = {"elbo": elbo_route, "ode": ode_route}
 
 def likelihood(options: argparse.Namespace) -> None:
     """Measure bits a dimension and add the figures to the checkpoint's manifest, replacing those of the same settings."""
-    if options.images < 2:
-        raise ValueError(f"--images must be at least 2, for a standard error, got {options.images}")
+    check_images(options)
     device = find_device(options.device)
     denoiser = checkpoints.load(options.checkpoint, device)
     test = data.load(denoiser.manifest["dataset"]["name"], "test")
@@ -406,7 +405,7 @@ def likelihood(options: argparse.Namespace) -> None:
     }
     measured = settings | found | {"seconds": perf_counter() - started}
     manifest = checkpoints.read_manifest(options.checkpoint)
-    others = [m for m in manifest.get("likelihood", []) if any(m[k] != v for k, v in settings.items())]
+    others = [m for m in manifest.get("likelihood", []) if any(m.get(k) != v for k, v in settings.items())]
     checkpoints.write_json(options.checkpoint / "manifest.json", manifest | {"likelihood": [*others, measured]})
     print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
 
@@ -446,6 +445,7 @@ def measure_variances(
 
 def train_variance(options: argparse.Namespace) -> None:
     """Train the head on a fixed denoiser; write it with what it saves on the test split at several numbers of steps."""
+    check_images(options)
     device = find_device(options.device)
     denoiser = checkpoints.load(options.checkpoint, device)
     name, base = denoiser.manifest["dataset"]["name"], denoiser.manifest["sha256"]
@@ -531,6 +531,12 @@ def train_vae(options: argparse.Namespace) -> None:
     )
     checkpoints.write_atomically(options.out / "log.csv", "\n".join(["epoch,loss,seconds", *rows, ""]).encode())
     print("\n".join(f"{key:24} {value}" for key, value in measured.items()))
+
+
+def check_images(options: argparse.Namespace) -> None:
+    """Raise ValueError for fewer images than a standard error needs."""
+    if options.images < 2:
+        raise ValueError(f"--images must be at least 2, for a standard error, got {options.images}")
 
 
 def check_positive(options: argparse.Namespace) -> None:

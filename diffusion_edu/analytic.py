@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from math import log, pi
 
 import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction, check_labels
-from diffusion_edu.process import Prediction, check_times, expand_to
+from diffusion_edu.process import Prediction, check_times, expand_to, normal_like
 from diffusion_edu.schedules import Schedule
 
 
@@ -150,9 +149,9 @@ class LinearGaussian:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n pairs: z (n, m) from the prior, x (n, d) given z."""
-        draw = partial(torch.randn, generator=generator, dtype=self.weight.dtype)
-        z = draw(n, self.weight.shape[1])
-        return z, z @ self.weight.T + self.bias + self.noise * draw(n, len(self.bias))
+        z = normal_like(self.weight.new_empty(n, self.weight.shape[1]), generator)
+        mean = z @ self.weight.T + self.bias
+        return z, mean + self.noise * normal_like(mean, generator)
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log p(x) in nats, (N,), for x (N, d): a Gaussian of covariance weight weight^T + noise^2 I."""

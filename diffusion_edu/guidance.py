@@ -27,4 +27,5 @@ def classifier_free(denoiser: Denoiser, w: float) -> DenoiserFunction:
         x0 = x0 if denoiser.clip is None else x0.clamp(*denoiser.clip)
         return Prediction(denoiser.schedule, x_t, t, x0, "x0")
 
+    guided.schedule, guided.clip = denoiser.schedule, denoiser.clip
     return denoiser if w == 1 else guided

@@ -89,17 +89,18 @@ def elbo(
     asks for every step of a chain, or for 8 times. scale: see `decoder_nats`. One evaluation a draw, and one if scale.
     Raises ValueError for a grid that does not decrease or reaches 0, and for fewer draws than 1.
     """
-    schedule = denoiser.schedule
-    points = to_float(x0) if x0.dtype == torch.uint8 else x0
+    schedule, points = denoiser.schedule, as_points(x0)
     if draws is not None and draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     if ts is None:
         ends = (schedule.t_max, schedule.t_min) if ends is None else ends
         ts = torch.tensor(ends, dtype=torch.float64, device=x0.device)
         t, factors = continuous_draws(schedule, ts, len(x0), draws or 8, generator)
+    elif ends is not None:
+        raise ValueError(f"give ts or ends, not both, got {len(ts)} times and ends {ends}")
     else:
+        ts = ts.to(x0.device)
         t, factors = chain_draws(schedule, ts, len(x0), draws, generator)
-    check_chain(ts)
     costs = []
     for now, factor in zip(t.T, factors.T, strict=True):
         eps = normal_like(points, generator)
@@ -107,6 +108,15 @@ def elbo(
         costs.append(factor / 2 * (eps - guess.eps).double().square().flatten(1).sum(1))
     last = decoder_nats(denoiser, x0, ts[-1], normal_like(points, generator), y, scale)
     return Bound(prior_nats(schedule, points, ts[0]), last, t, torch.stack(costs, 1))
+
+
+def as_points(x: Tensor) -> Tensor:
+    """Stored images, uint8, as float32 points in [-1, 1]; floating-point x as it is. Raises ValueError for other types."""
+    if x.dtype == torch.uint8:
+        return to_float(x)
+    if not x.is_floating_point():
+        raise ValueError(f"need floating-point points or uint8 images, got {x.dtype}")
+    return x
 
 
 def check_chain(ts: Tensor) -> None:
@@ -132,6 +142,7 @@ def continuous_draws(
     schedule: Schedule, ts: Tensor, n: int, draws: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Times (n, draws), even in the log-SNR, and the weight of |eps - eps_hat|^2 / 2 at each: the range over draws."""
+    check_chain(ts)
     low, high = schedule.log_snr(ts.double())
     u = spread_uniform(n, draws, generator).to(ts.device)
     t = time_at_log_snr(schedule, (low + (high - low) * u).clamp(low, high), ends=(float(ts[-1]), float(ts[0])))
@@ -171,22 +182,24 @@ def decoder_nats(
     y: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """-log p(x_0 | x_t) at the chain's last noisy time t, (N,) in nats, for noise `eps` like x_0.
+    """-log p(x_0 | x_t) at the chain's last noisy time t, () or (N,), in nats, (N,), for noise `eps` like x_0.
 
     A Gaussian density for points, float; for stored images the same bell over the 256 grey values, normalised. scale: None
     centres it at x_t / alpha with deviation sigma / alpha (Kingma et al. 2021, Eq. 8: no network); a number centres it
     at the denoiser's x0_hat with deviation scale sigma / alpha (with 1 that of Ho et al. 2020, Eq. 13, up to alpha).
     """
-    points = to_float(x0) if x0.dtype == torch.uint8 else x0
-    schedule = denoiser.schedule
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale must be above 0, or None, got {scale}")
+    points, schedule = as_points(x0), denoiser.schedule
     x_t = q_sample(schedule, points, t.to(points.dtype), eps)
-    deviation = (schedule.sigma(t.double()) / schedule.alpha(t.double())) * (1 if scale is None else scale)
-    centre = x_t / schedule.alpha(t.to(x_t.dtype)) if scale is None else denoiser(x_t, t.to(x_t.dtype), y).x0
+    alpha, sigma = expand_to(schedule.alpha(t.double()), x_t), expand_to(schedule.sigma(t.double()), x_t)
+    deviation = sigma / alpha * (1 if scale is None else scale)
+    centre = x_t / alpha if scale is None else denoiser(x_t, t.to(x_t.dtype), y).x0
     if x0.dtype != torch.uint8:
         square = ((points - centre) / deviation).double().square()
-        return (square / 2 + (2 * pi * deviation**2).log() / 2).flatten(1).sum(1)
+        return (square / 2 + (2 * pi * deviation.double() ** 2).log() / 2).flatten(1).sum(1)
     greys = to_float(torch.arange(LEVELS, dtype=torch.uint8, device=x0.device))
-    logits = -(((greys - centre[..., None]) / deviation.to(centre.dtype)) ** 2) / 2
+    logits = -(((greys - centre[..., None]) / deviation[..., None]) ** 2) / 2
     return -logits.log_softmax(-1).gather(-1, x0.long()[..., None]).double().flatten(1).sum(1)
 
 
@@ -235,7 +248,7 @@ def hutchinson(field: Field, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]
     probes: (K, N, ...) with mean 0 and covariance I, see `draw_probes`. Unbiased; one backward pass for each of the K
     (Hutchinson 1989; for flows Grathwohl et al. 2019).
     """
-    if probes.shape[1:] != x.shape:
+    if probes.shape[1:] != x.shape or len(probes) == 0:
         raise ValueError(f"need probes (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}")
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -269,8 +282,10 @@ def likelihood_grid(schedule: Schedule, steps: int) -> Tensor:
     return torch.cat([ends[:1], inner, ends[1:]])
 
 
-def check_flow(denoiser: DenoiserFunction, ts: Tensor) -> None:
-    """Raise ValueError unless `ts` increases strictly within (0, 1] and the denoiser does not clip."""
+def check_flow(denoiser: DenoiserFunction, x: Tensor, ts: Tensor) -> None:
+    """Raise ValueError unless `x` is floating-point, `ts` increases within (0, 1], and the denoiser does not clip."""
+    if not x.is_floating_point():
+        raise ValueError(f"need floating-point points, for stored images see `dequantise`, got {x.dtype}")
     if ts.ndim != 1 or len(ts) < 2 or not bool((ts[1:] > ts[:-1]).all()) or not (ts[0] > 0 and ts[-1] <= 1):
         raise ValueError(f"need a 1-D grid of times that increases strictly within (0, 1], got {ts.tolist()[:4]} ...")
     if getattr(denoiser, "clip", None) is not None:
@@ -285,7 +300,7 @@ def encode(
 
     ts: strictly increasing, in (0, 1]. `samplers.probability_flow` on the same times in reverse order leads back.
     """
-    check_flow(denoiser, ts)
+    check_flow(denoiser, x, ts)
     for t, s in zip(ts[:-1], ts[1:], strict=True):
         x = runge_kutta_step(lambda x, t: denoiser(x, t, y).velocity, x, t, s, method)
     return x
@@ -317,7 +332,7 @@ def ode_log_likelihoods(
     x_t / alpha, that is, of the model's data blurred by sigma / alpha of that time: the flow starts at alpha x0, and
     d log alpha is added for the change of scale. (Song et al. 2021b, Eq. 39, which leaves out the scale.)
     """
-    check_flow(denoiser, ts)
+    check_flow(denoiser, x0, ts)
     schedule, (n, d) = denoiser.schedule, x0.flatten(1).shape
     count = 1 if probes is None else len(probes)
 
@@ -377,9 +392,9 @@ def noise_dequantise(
     proportional to q (Kingma et al. 2021, for the reconstruction).
     """
     x0 = to_float(images)
-    level = schedule.sigma(t).to(x0) / schedule.alpha(t).to(x0)  # noise in units of the image
+    level = expand_to(schedule.sigma(t) / schedule.alpha(t), x0).to(x0.device)  # noise in units of the image
     points = x0 + level * normal_like(x0, generator)
     values = to_float(torch.arange(LEVELS, dtype=torch.uint8, device=images.device))
-    exponents = -((points.flatten(1)[:, :, None] - values) ** 2) / (2 * level**2)  # (N, d, LEVELS)
+    exponents = -(((points[..., None] - values) / level[..., None]) ** 2) / 2  # (N, ..., LEVELS)
     # P / q: the numerators of both are the same Gaussian, so that only the normalisers are left
-    return points, (log(2 * pi) / 2 + level.log() - exponents.logsumexp(2)).sum(1)
+    return points, (log(2 * pi) / 2 + level.log() - exponents.logsumexp(-1)).flatten(1).sum(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from diffusion_edu.data import Dataset, to_float
 from diffusion_edu.likelihood import bits_per_dim
 from diffusion_edu.networks import VAE, Classifier
+from diffusion_edu.process import normal_like
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ def sliced_wasserstein(
     """
     if left.shape != right.shape or left.ndim != 2:
         raise ValueError(f"need two equally large point sets (N, D), got {tuple(left.shape)} and {tuple(right.shape)}")
-    axes = torch.randn(left.shape[1], directions, generator=generator, dtype=torch.float64)
+    axes = normal_like(left.new_empty(left.shape[1], directions, dtype=torch.float64), generator)
     axes = axes / axes.norm(dim=0)
     gaps = (left.double() @ axes).sort(0).values - (right.double() @ axes).sort(0).values
     return float(gaps.square().mean().sqrt())

@@ -147,6 +147,7 @@ def score_arrows(ax: Axes, points: Tensor, vectors: Tensor, colour: str = COLOUR
     lengths = vectors.norm(dim=1, keepdim=True)
     shown = vectors / lengths.clamp(min=1e-12) * (1 + lengths).log()
     ax.quiver(*points.T, *shown.T, color=colour, angles="xy", width=0.0045, headwidth=4, headlength=4.5, alpha=0.85)
+    return ax
 
 
 # elbo

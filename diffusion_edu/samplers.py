@@ -268,7 +268,7 @@ def adaptive_solve(
 
     rtol, atol: error allowed in each step, relative and absolute (root mean square over all numbers of x).
     solver: "RK45" (Dormand & Prince, order 5) or "DOP853" (order 8). Needs scipy.
-    Raises ValueError for times outside (0, 1] or an unknown solver.
+    Raises ValueError for times outside (0, 1] or an unknown solver, FloatingPointError where the solver gives up.
     """
     from scipy.integrate import solve_ivp
 
@@ -286,6 +286,8 @@ def adaptive_solve(
 
     start = x.detach().double().flatten().cpu().numpy()
     found = solve_ivp(right_hand_side, (t_from, t_to), start, method=solver, rtol=rtol, atol=atol)
+    if not found.success:
+        raise FloatingPointError(f"{solver} stopped at t = {found.t[-1]:.6g} on the way to {t_to:.6g}: {found.message}")
     return as_tensor(found.y[:, -1]), int(found.nfev)
 
 

@@ -338,7 +338,7 @@ def fit_variance(
     """Teach `head` the variance of a fixed denoiser's steps; yields (step, loss in nats a coordinate) after each.
 
     images: uint8 (N, C, H, W). Each batch takes steps from one chain of VARIANCE_STEPS, even in the log-SNR. Everything
-    random in a step is a function of (seed, step).
+    random in a step is a function of (seed, step). Raises FloatingPointError when the loss is not finite.
     """
     optimizer = torch.optim.Adam(head.parameters(), rate)
     device = next(denoiser.parameters()).device
@@ -355,6 +355,8 @@ def fit_variance(
             prediction = denoiser(x_t, t)
         v = head(x_t, prediction.x0, denoiser.schedule.log_snr(t), denoiser.schedule.log_snr(s))
         loss = variance_loss(prediction, x0, s, v).mean()
+        if not isfinite(float(loss.detach())):
+            raise FloatingPointError(f"loss {float(loss.detach())} at step {step + 1}")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)

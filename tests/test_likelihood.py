@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffusion_edu.analytic import GaussianMixture
+from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.likelihood import (
     BIN,
@@ -210,3 +211,49 @@ def test_spread_uniform_fills_its_cells():
     assert u.shape == (10, 4)
     assert torch.equal((u * 4).long(), torch.arange(4).expand(10, 4))
     assert torch.equal(((u * 40).long() % 40).flatten().sort().values, torch.arange(40))
+
+
+@pytest.mark.parametrize("images", [False, True], ids=["points", "images"])
+@pytest.mark.parametrize("scale", [None, 0.7])
+def test_the_decoder_takes_a_time_for_each_row(images, scale):
+    denoiser, t = Denoiser(Constant(), Cosine(), "x0"), torch.tensor([0.01, 0.1, 0.3, 0.5])
+    x0 = torch.arange(16, dtype=torch.uint8).reshape(4, 4) * 16  # as many rows as columns: no slip can hide
+    x0 = x0 if images else to_float(x0)
+    eps = torch.randn(4, 4, generator=seeded())
+    rows = [decoder_nats(denoiser, x0[i : i + 1], t[i], eps[i : i + 1], None, scale) for i in range(4)]
+    torch.testing.assert_close(decoder_nats(denoiser, x0, t, eps, None, scale), torch.cat(rows), rtol=1e-6, atol=1e-6)
+
+
+def test_labels_reach_every_term_of_the_bound():
+    denoiser, y = mixture().denoiser(Cosine()), torch.tensor([0, 1, 2, 1, 0])
+    asked = []
+
+    def listening(x_t, t, y=None):
+        asked.append(y)
+        return denoiser(x_t, t, y)
+
+    listening.schedule = denoiser.schedule
+    elbo(listening, mixture().sample(5, seeded()), y=y, generator=seeded(1), draws=3, scale=1.0)
+    assert len(asked) == 4 and all(each is y for each in asked)
+
+
+def test_more_mistakes_are_named():
+    denoiser, points = mixture().denoiser(Cosine()), torch.zeros(2, 2)
+    with pytest.raises(ValueError, match="scale must be above 0, or None, got 0"):
+        elbo(denoiser, points, scale=0.0)
+    with pytest.raises(ValueError, match="floating-point points or uint8 images, got torch.int64"):
+        elbo(denoiser, points.long())
+    with pytest.raises(ValueError, match="give ts or ends, not both"):
+        elbo(denoiser, points, torch.tensor([0.9, 0.1]), ends=(0.9, 0.1))
+    with pytest.raises(ValueError, match="decrease strictly"):
+        elbo(denoiser, points, ends=(0.1, 0.9))
+
+
+def test_the_decoder_s_bell_has_the_width_that_it_says():
+    denoiser, t = Denoiser(Constant(), Cosine(), "x0"), torch.tensor(0.3, dtype=F64)
+    greys = torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1)
+    p = (-decoder_nats(denoiser, greys, t, torch.zeros(256, 1, 1, 1), None, 0.2)).exp()
+    # half a bell over the values from the centre, -1, on: E x^2 is its variance
+    deviation = 0.2 * float(Cosine().sigma(t) / Cosine().alpha(t))
+    square = float((p * (to_float(greys).flatten() + 1) ** 2).sum())
+    assert sqrt(square) == pytest.approx(deviation, rel=0.05)  # the first value counts whole: half a bin too much

@@ -8,6 +8,7 @@ import torch
 from diffusion_edu.analytic import GaussianMixture
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
     BIN,
     draw_probes,
@@ -165,3 +166,33 @@ def test_a_clipped_denoiser_has_no_density():
     for call in (ode_log_likelihood, lambda d, x, n: encode(d, x, likelihood_grid(d.schedule, n))):
         with pytest.raises(ValueError, match="denoiser.clip = None"):
             call(denoiser, torch.zeros(2, 2), 4)
+
+
+def test_stored_images_are_no_points():
+    images, ts = torch.zeros(2, 2, dtype=torch.uint8), likelihood_grid(LinearBeta(), 4)
+    for route in (ode_log_likelihoods, encode):
+        with pytest.raises(ValueError, match="dequantise`, got torch.uint8"):
+            route(MIXTURE.denoiser(LinearBeta()), images, ts)
+
+
+def test_a_clipped_denoiser_does_not_hide_behind_guidance():
+    denoiser = Denoiser(MLP(dim=2, width=8, depth=1, num_classes=3), Cosine(), clip=(-1, 1))
+    with pytest.raises(ValueError, match="clipped"):
+        encode(classifier_free(denoiser, 2.0), torch.zeros(2, 2), likelihood_grid(Cosine(), 4), y=torch.zeros(2).long())
+
+
+def test_noise_dequantisation_with_a_time_for_each_image():
+    images, t = torch.arange(16, dtype=torch.uint8).reshape(4, 4) * 16, torch.tensor([1e-3, 0.01, 0.1, 0.3])
+    points, nats = noise_dequantise(Cosine(), images, t, seeded(0))
+    level = Cosine().sigma(t) / Cosine().alpha(t)
+    noise = torch.randn(4, 4, generator=seeded(0))
+    torch.testing.assert_close(points, to_float(images) + level[:, None] * noise)
+    # far above a grey value's width the sum over values is an integral where no end is near: -log BIN a pixel
+    inner = noise_dequantise(Cosine(), torch.full((1, 3), 128, dtype=torch.uint8), t[2], seeded(0))[1]
+    assert float(inner) == pytest.approx(3 * log(BIN), abs=1e-4)
+    assert nats.shape == (4,)
+
+
+def test_no_probe_is_no_estimate():
+    with pytest.raises(ValueError, match="need probes"):
+        hutchinson(lambda x: x, torch.zeros(2, 2), torch.zeros(0, 2, 2))

@@ -14,6 +14,7 @@ from diffusion_edu.process import Prediction, posterior, q_sample
 from diffusion_edu.samplers import (
     Step,
     adaptive_flow,
+    adaptive_solve,
     ancestral,
     annealed_langevin,
     corrected,
@@ -649,3 +650,12 @@ def test_adaptive_keeps_the_kind_of_numbers():
 def test_adaptive_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         adaptive_flow(MIXTURE.denoiser(Cosine()), normal(2, 2), **arguments)
+
+
+@pytest.mark.parametrize("solver", ["RK45", "DOP853"])
+def test_a_solver_that_gives_up_says_so(solver):
+    def broken(x, t):
+        return x / 0 if t < 0.5 else x
+
+    with pytest.raises(FloatingPointError, match=f"{solver} stopped at t = 0.5"):
+        adaptive_solve(broken, torch.ones(2, 2), 1.0, 0.1, solver=solver)

@@ -17,7 +17,7 @@ from torch import nn
 
 from diffusion_edu import checkpoints, training
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.networks import VAE, UNet
+from diffusion_edu.networks import VAE, UNet, VarianceHead
 from diffusion_edu.schedules import Cosine, LinearBeta
 from diffusion_edu.training import Record, Run, TrainConfig, draw_batch, fit, train_step, update_average
 
@@ -440,3 +440,38 @@ def test_a_vae_refuses_too_few_images_and_stops_at_nan():
         net.encoder[-1].bias.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="loss nan in epoch 1"):
         next(training.fit_vae(net, blobs(64), batch=32))
+
+
+# variance
+
+
+@pytest.fixture
+def small_denoiser():
+    return Denoiser(PerPixel(), Cosine(), clip=(-1, 1))
+
+
+class PerPixel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, t, y=None):
+        return self.scale * x
+
+
+def losses_of_variance(denoiser, images, seed):
+    torch.manual_seed(0)
+    return [loss for _, loss in training.fit_variance(VarianceHead(), denoiser, images, 5, batch=2, seed=seed)]
+
+
+def test_the_seed_decides_how_the_variance_is_learned(small_denoiser):
+    images = torch.randint(256, (8, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    first = losses_of_variance(small_denoiser, images, 0)
+    assert first == losses_of_variance(small_denoiser, images, 0) != losses_of_variance(small_denoiser, images, 1)
+
+
+def test_a_loss_of_the_variance_that_is_not_finite_stops_the_training(small_denoiser):
+    with torch.no_grad():
+        next(small_denoiser.parameters()).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="loss nan at step 1"):
+        losses_of_variance(small_denoiser, torch.zeros(8, 1, 28, 28, dtype=torch.uint8), 0)
