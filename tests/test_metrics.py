@@ -126,3 +126,16 @@ def test_sliced_wasserstein_of_a_shift_and_of_a_scale():
     assert metrics.sliced_wasserstein(x, x.flip(0)) == 0
     with pytest.raises(ValueError, match=r"got \(500, 2\) and \(499, 2\)"):
         metrics.sliced_wasserstein(x, x[1:])
+
+
+def test_weights_that_are_all_equal_are_the_likelihood_for_any_number_of_samples():
+    class Net:
+        def elbo_terms(self, images, generator):
+            return torch.full((len(images),), -5.0), torch.full((len(images), 2), 1.0)
+
+        def importance_log_weights(self, images, samples, generator):
+            return torch.full((len(images), samples), -7.0)
+
+    found = metrics.measure_elbo(Net(), torch.zeros(4, 1, 28, 28, dtype=torch.uint8), samples=(1, 3, 10))
+    assert found["nats"] == [-7.0, 0.0]
+    assert [row["nats"][0] for row in found["weighted"]] == pytest.approx([-7.0] * 3)
