@@ -139,3 +139,7 @@ def test_weights_that_are_all_equal_are_the_likelihood_for_any_number_of_samples
     found = metrics.measure_elbo(Net(), torch.zeros(4, 1, 28, 28, dtype=torch.uint8), samples=(1, 3, 10))
     assert found["nats"] == [-7.0, 0.0]
     assert [row["nats"][0] for row in found["weighted"]] == pytest.approx([-7.0] * 3)
+
+
+def test_a_standard_error_shrinks_with_the_root_of_the_number():
+    assert metrics.mean_and_error(torch.tensor([0.0, 2.0, 0.0, 2.0])) == pytest.approx([1, (4 / 3) ** 0.5 / 2])

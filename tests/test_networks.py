@@ -230,3 +230,19 @@ def test_the_divergence_is_zero_at_the_prior_only():
 def test_what_does_not_fit_the_vae_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_equal_importance_weights_are_the_likelihood():
+    class Equal(VAE):
+        def importance_log_weights(self, images, samples, generator=None):
+            return torch.full((len(images), samples), -7.0)
+
+    found = Equal().importance_log_likelihood(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), 10)
+    torch.testing.assert_close(found, torch.full((3,), -7.0))
+
+
+def test_the_decoder_s_scale_does_not_collapse():
+    net = VAE()
+    with torch.no_grad():
+        net.decoder[-1].bias[784:] = -50.0
+    assert float(net.decode(torch.zeros(1, 2)).log_scale.detach().min()) == -7

@@ -313,3 +313,9 @@ def test_arguments_reach_the_schedule_and_lists_become_tuples():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_times_beyond_the_usual_ends_are_found_when_asked_for():
+    t = torch.tensor([0.3, 0.998], dtype=torch.float64)
+    torch.testing.assert_close(time_at_log_snr(Cosine(), Cosine().log_snr(t), ends=(0.1, 1.0)), t)
+    assert float(time_at_log_snr(Cosine(), Cosine().log_snr(t))[1]) == pytest.approx(Cosine().t_max)
