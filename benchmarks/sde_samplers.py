@@ -1,6 +1,6 @@
 """SDE samplers of equal cost on the committed MNIST network, measured: `python benchmarks/sde_samplers.py`.
 
-Writes data/checkpoints/mnist-unet/sde-samplers.json, which the chapter `book/sde.md` shows. About ten minutes on one core.
+Writes data/measured/sde_samplers.json, which the chapter `book/sde.md` shows. About ten minutes on one core.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     facts = {"checkpoint": denoiser.manifest["sha256"], "classifier": judge["sha256"], "seed": options.seed}
     facts |= {"grid": "log_snr", "snr": 0.16, "rows": rows}
-    checkpoints.write_json(FOLDER / "mnist-unet" / "sde-samplers.json", facts)
+    checkpoints.write_json(FOLDER.parent / "measured" / "sde_samplers.json", facts)
 
 
 if __name__ == "__main__":

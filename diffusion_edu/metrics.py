@@ -37,6 +37,13 @@ def frechet_distance(left: Tensor, right: Tensor) -> float:
     return float((m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * cross)
 
 
+def frechet_spread(features: Tensor, reference: Tensor) -> float:
+    """Standard deviation of the Fréchet distance over ten bootstrap resamples of `features` (N, D), always the same ten."""
+    g = torch.Generator().manual_seed(0)
+    resampled = [features[torch.randint(len(features), (len(features),), generator=g)] for _ in range(10)]
+    return float(torch.tensor([frechet_distance(part, reference) for part in resampled]).std())
+
+
 def sliced_wasserstein(
     left: Tensor, right: Tensor, directions: int = 100, generator: torch.Generator | None = None
 ) -> float:
@@ -92,16 +99,13 @@ def measure_samples(classifier: Classifier, x: Tensor, y: Tensor, train: Dataset
     floors = torch.tensor(
         [frechet_distance(judge(classifier, to_float(p))[0], reference) for p in real_parts(train, len(x))]
     )
-    g = torch.Generator().manual_seed(0)
-    resampled = [features[torch.randint(len(x), (len(x),), generator=g)] for _ in range(10)]
-    spread = torch.tensor([frechet_distance(part, reference) for part in resampled]).std()
     accuracy, frechet = float((seen == y).double().mean()), frechet_distance(features, reference)
     return {
         "samples": len(x),
         "accuracy": accuracy,
         "accuracy_error": share_error(int((seen == y).sum()), len(x)),
         "frechet": frechet,
-        "frechet_error": float(spread),
+        "frechet_error": frechet_spread(features, reference),
         "floor": float(floors.mean()),
         "floor_error": float(floors.std()) if len(floors) > 1 else None,
         "floor_parts": len(floors),
