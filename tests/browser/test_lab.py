@@ -29,7 +29,7 @@ def test_each_widget_lives_in_jupyterlab(lab, open_lab: Callable[..., Page]):
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.folder / "all.ipynb")
     page = open_lab("all.ipynb")
-    wait_for_kernel(page, lab)
+    wait_for_kernel(page, lab, "all.ipynb")
     for number, each in enumerate(known):
         cell = page.locator(".jp-CodeCell").nth(number)
         cell.locator(".cm-content").click()

@@ -185,16 +185,19 @@ trajectory
 PYTHON_MOVES_THEM = "explorer.t = 0.25; trajectory.time_index = 0"
 
 
-def wait_for_kernel(page: Page, lab) -> None:
-    """Wait until a kernel answers and the page listens to it: a cell run before that is lost without a word."""
+def wait_for_kernel(page: Page, lab, name: str) -> None:
+    """Wait until the kernel of that notebook answers and the page listens: a cell run before that is lost without a word.
+
+    The kernel of an earlier notebook may still be idle and connected, so the notebook's own session is looked up.
+    """
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{lab.url}api/kernels?token={lab.token}", timeout=10) as answer:
-            kernels = json.load(answer)
+        with urllib.request.urlopen(f"{lab.url}api/sessions?token={lab.token}", timeout=10) as answer:
+            kernels = [session["kernel"] for session in json.load(answer) if session["path"] == name]
         if any(kernel["connections"] > 0 and kernel["execution_state"] == "idle" for kernel in kernels):
             return
         page.wait_for_timeout(300)  # not time.sleep: the page's requests pass through this thread
-    raise AssertionError(f"no kernel became ready: {kernels}")
+    raise AssertionError(f"the kernel of {name} did not become ready: {kernels}")
 
 
 def wait_for_text(page: Page, path: Path, text: str) -> None:
@@ -212,7 +215,7 @@ def test_jupyterlab_and_python_hear_each_other(lab, open_lab: Callable[..., Page
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.folder / "widgets.ipynb")
     page, heard = open_lab("widgets.ipynb"), lab.folder / "heard.txt"
 
-    wait_for_kernel(page, lab)
+    wait_for_kernel(page, lab, "widgets.ipynb")
 
     def run_cell(number: int) -> None:
         page.locator(".jp-CodeCell .cm-content").nth(number).click()
