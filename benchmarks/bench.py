@@ -1,7 +1,8 @@
 """Time the U-Net, and what each sampler adds to it: `make bench`.
 
-Absolute times belong to a machine; the ratio of a sampler's time to that of its network evaluations does not, so
-that is what is given for samplers. Repetitions of the two are interleaved, so that a busy machine slows both.
+Absolute times belong to a machine; a sampler's share of the network's time does not, so that is what is given for
+samplers. Their own work is timed with a network that answers at once, since a few per cent would drown in the noise
+of two long runs. Repetitions of the two are interleaved, so that a busy machine slows both.
 """
 
 import argparse
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_edu import samplers, training
 from diffusion_edu.denoisers import Denoiser
@@ -44,6 +46,38 @@ def spread(values: list[float], unit: str, scale: float = 1.0) -> str:
     return f"{middle:8.3f} {unit} ({low:.3f} to {high:.3f})"
 
 
+class Instant(nn.Module):
+    """A network that answers at once, always the same."""
+
+    num_classes = 10
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self.answer = torch.zeros_like(x)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.answer[: len(x)]
+
+
+class Written(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations give back."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # noqa: ANN001
+        found = function(*arguments, **(keywords or {}))
+        if isinstance(found, Tensor):
+            self.count += found.numel() * found.element_size()
+        return found
+
+
+def written(work: Callable[[], object]) -> int:
+    """Return how many bytes the tensors take that `work` computes."""
+    with Written() as mode:
+        work()
+    return mode.count
+
+
 @torch.no_grad()
 def evaluate(denoiser: Denoiser, x: Tensor, y: Tensor, times: int) -> None:
     """Evaluate the bare network as often as a sampler would."""
@@ -65,16 +99,21 @@ def network_lines(denoiser: Denoiser, batch: int, repetitions: int, device: str)
 
 
 def sampler_lines(denoiser: Denoiser, batch: int, repetitions: int, device: str) -> Iterator[str]:
-    """Time each sampler as a multiple of its network evaluations alone."""
+    """Time each sampler's own work, and count the bytes it writes, as a share of its network evaluations."""
     x, y = torch.randn(batch, 1, 28, 28, device=device), torch.arange(batch, device=device) % 10
     ts = time_grid(denoiser.schedule, STEPS).to(device)
+    instant = Denoiser(Instant(x), denoiser.schedule, denoiser.target, clip=denoiser.clip)
     for name, sampler, arguments, evaluations in SAMPLERS:
-        ratios = []
-        for _ in range(repetitions + 1):
-            bare = seconds(lambda n=evaluations: evaluate(denoiser, x, y, n))
-            whole = seconds(lambda s=sampler, a=arguments: samplers.sample(s(denoiser, x, ts, y=y, **a)))
-            ratios.append(whole / bare)
-        yield f"  {name:24s}{spread(ratios[1:], 'times the network')}"
+
+        def run(sampler: Callable = sampler, arguments: dict = arguments) -> Tensor:
+            return samplers.sample(sampler(instant, x, ts, y=y, **arguments))
+
+        def network(times: int = evaluations) -> None:
+            evaluate(denoiser, x, y, times)
+
+        shares = [seconds(run) / seconds(network) for _ in range(repetitions + 1)][1:]
+        bytes_share = written(run) / written(network)
+        yield f"  {name:24s}{spread(shares, '% of the network', 100)}, {100 * bytes_share:.1f} % of its bytes"
 
 
 def main() -> None:
