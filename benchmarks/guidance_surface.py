@@ -70,10 +70,9 @@ def write(images: dict[tuple[float, float], Tensor], samples: int, steps: int) -
     """Measure the images of every cell and write the table and the digits."""
     classifier, judge = checkpoints.load_network(ROOT / "data" / "checkpoints" / "mnist-classifier")
     train, test = data.load("mnist", "train"), data.load("mnist", "test")
-    y, cells = torch.arange(samples) % 10, []
+    real, y, cells = metrics.RealImages(classifier, train, test, samples), torch.arange(samples) % 10, []
     for (p_null, w), drawn in tqdm(images.items(), unit="cell"):
-        measured = metrics.measure_samples(classifier, data.to_float(drawn), y, train, test)
-        cells.append({"p_null": p_null, "w": w, **measured})
+        cells.append({"p_null": p_null, "w": w, **real.measure(data.to_float(drawn), y)})
     manifest = checkpoints.read_manifest(checkpoint(0.1))
     facts = {
         "samples": samples,

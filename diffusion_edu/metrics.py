@@ -93,29 +93,51 @@ def measure_samples(
 ) -> dict[str, Any]:
     """Class-conditional samples x (N, 1, 28, 28) in [-1, 1], asked for as y (N,), by every judge; each with its floor.
 
-    accuracy: share that the classifier sees as asked, with its standard error (`share_error`). frechet: against the test
-    split, with the standard deviation over bootstrap resamples. floor: the same distance for disjoint parts of n
-    real training images, mean and standard deviation; ratio: frechet / floor. Then `judgements` of the samples, and of
-    at most `parts` of the real parts as `..._floor`, each with `..._floor_error`, the deviation between parts.
+    For several sets of N samples make one `RealImages` and let it `measure` them: the floors are the same.
     """
-    features, seen = judge(classifier, x)
-    reference = Manifold(judge(classifier, to_float(test.images))[0])
-    real = [judge(classifier, to_float(part))[0] for part in real_parts(train, len(x))]
-    floors = torch.tensor([frechet_distance(part, reference.points) for part in real])
-    accuracy, frechet = float((seen == y).double().mean()), frechet_distance(features, reference.points)
-    return {
-        "samples": len(x),
-        "accuracy": accuracy,
-        "accuracy_error": share_error(int((seen == y).sum()), len(x)),
-        "frechet": frechet,
-        "frechet_error": frechet_spread(features, reference.points),
-        "floor": float(floors.mean()),
-        "floor_error": float(floors.std()) if len(floors) > 1 else None,
-        "floor_parts": len(floors),
-        "ratio": frechet / float(floors.mean()),
-        **judgements(features, classifier.head, reference),
-        **with_floor([judgements(part, classifier.head, reference) for part in real[:parts]]),
-    }
+    return RealImages(classifier, train, test, len(x), parts).measure(x, y)
+
+
+class RealImages:
+    """The test split that samples are held against, and what n real training images get beside it: the floors.
+
+    floors: of the Fréchet distance as `floor`, mean over the disjoint parts of n training images; of the `judgements` as
+    `..._floor`, over at most `parts` of them; each with `..._error`, the deviation between parts.
+    """
+
+    def __init__(self, classifier: Classifier, train: Dataset, test: Dataset, n: int, parts: int = 10) -> None:
+        self.classifier, self.n = classifier, n
+        self.reference = Manifold(judge(classifier, to_float(test.images))[0])
+        real = [judge(classifier, to_float(part))[0] for part in real_parts(train, n)]
+        distances = torch.tensor([frechet_distance(part, self.reference.points) for part in real])
+        self.floors: dict[str, Any] = {
+            "floor": float(distances.mean()),
+            "floor_error": float(distances.std()) if len(distances) > 1 else None,
+            "floor_parts": len(distances),
+            **with_floor([judgements(part, classifier.head, self.reference) for part in real[:parts]]),
+        }
+
+    def measure(self, x: Tensor, y: Tensor) -> dict[str, Any]:
+        """Judge n class-conditional samples x (n, 1, 28, 28) in [-1, 1], asked for as y (n,); ValueError for another n.
+
+        accuracy: share that the classifier sees as asked, with its standard error (`share_error`). frechet: against the
+        test split, with the standard deviation over bootstrap resamples; ratio: to its floor. Then the `judgements`, and
+        the floors.
+        """
+        if len(x) != self.n or len(y) != self.n:
+            raise ValueError(f"the floors are those of {self.n} images, got {len(x)} samples and {len(y)} labels")
+        features, seen = judge(self.classifier, x)
+        hits, frechet = int((seen == y).sum()), frechet_distance(features, self.reference.points)
+        return {
+            "samples": self.n,
+            "accuracy": hits / self.n,
+            "accuracy_error": share_error(hits, self.n),
+            "frechet": frechet,
+            "frechet_error": frechet_spread(features, self.reference.points),
+            "ratio": frechet / self.floors["floor"],
+            **judgements(features, self.classifier.head, self.reference),
+            **self.floors,
+        }
 
 
 # --- evaluation: precision and recall, kernel distance, inception score, what samples teach, n -> infinity --------------

@@ -116,6 +116,15 @@ def test_the_whole_measurement():
     assert 0 < result["frechet_error"] < result["frechet"] * 2
 
 
+def test_floors_belong_to_a_number_of_images():
+    train, test = dataset(60, "train", 0), dataset(50, "test", 1)
+    real = metrics.RealImages(Brightness(), train, test, 20)
+    x, y = to_float(dataset(20, "train", 2).images), torch.zeros(20, dtype=torch.int64)
+    assert real.measure(x, y) == metrics.measure_samples(Brightness(), x, y, train, test)
+    with pytest.raises(ValueError, match="of 20 images, got 19 samples and 19 labels"):
+        real.measure(x[1:], y[1:])
+
+
 def test_sliced_wasserstein_of_a_shift_and_of_a_scale():
     x = normal(500, 2)
     g = torch.Generator().manual_seed(1)
