@@ -161,7 +161,7 @@ KERNEL = Exercise(
         Slip(
             "diagonal",
             lambda kxx, kyy, kxy: kxx.mean() + kyy.mean() - 2 * kxy.mean(),
-            "the diagonals are still in: a point compared with itself is no pair of independent points. That is the biased form.",
+            "the diagonals are still in: a point compared with itself is no pair of independent points. The biased form.",
         ),
         Slip(
             "n squared",
