@@ -406,17 +406,17 @@ def test_half_of_the_nearest_are_training_points():
 
 @equation("eq-eval-wilson", method="symbolic", tolerance="exact")
 def test_wilson_solves_the_quadratic():
-    share, z, n = sp.symbols("share z n", positive=True)
+    share, z, n, p = sp.symbols("share z n p", positive=True)
     half = z * sp.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    for sign in (1, -1):
-        p = (share + z**2 / (2 * n) + sign * half) / (1 + z**2 / n)
-        assert sp.simplify(sp.expand((share - p) ** 2 - z**2 * p * (1 - p) / n)) == 0
-    plain = share + z * sp.sqrt(share * (1 - share) / n)
-    assert sp.simplify((share - plain) ** 2 - z**2 * plain * (1 - plain) / n) != 0
+    ends = [(share + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
+    quadratic = sp.Poly((share - p) ** 2 - z**2 * p * (1 - p) / n, p)
+    a, b, c = quadratic.all_coeffs()
+    assert sp.cancel(sum(ends) + b / a) == 0 and sp.cancel(sp.expand(ends[0] * ends[1]) - c / a) == 0  # Vieta
+    plain = [share + sign * z * sp.sqrt(share * (1 - share) / n) for sign in (-1, 1)]
+    assert sp.cancel(sum(plain) + b / a) != 0
     low, high = metrics.share_interval(7, 20)
     values = {share: sp.Rational(7, 20), n: 20, z: 1.959963984540054}
-    ends = [float(((share + z**2 / (2 * n) + s * half) / (1 + z**2 / n)).subs(values)) for s in (-1, 1)]
-    assert (low, high) == pytest.approx(tuple(ends), abs=1e-9)
+    assert (low, high) == pytest.approx(tuple(float(end.subs(values)) for end in ends), abs=1e-9)
 
 
 @equation("eq-eval-bootstrap", method="exact", tolerance="1e-12 (all 256 resamples of four numbers)")
