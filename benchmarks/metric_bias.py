@@ -56,7 +56,7 @@ def models(train: data.Dataset) -> dict[str, tuple[Tensor, Tensor | None]]:
     }
     vae, _ = checkpoints.load_network(FOLDER / "mnist-vae")
     found["blurring"] = (
-        kept("vae", lambda: data.to_uint8(vae.sample(N, torch.Generator().manual_seed(0)).mean())),
+        kept(f"vae-{N}", lambda: data.to_uint8(vae.sample(N, torch.Generator().manual_seed(0)).mean())),
         None,
     )
     denoiser = checkpoints.load(FOLDER / "mnist-unet")
