@@ -76,7 +76,7 @@ export function verdicts(model) {
 
 // name, text, least and greatest value on its bar, whether small is good, digits
 export const JUDGES = [
-  ["kl", "log-likelihood lost, nats", 0, 2, true, 2],
+  ["kl", "log-likelihood lost", 0, 2, true, 2],
   ["wasserstein", "Wasserstein W2", 0, 1.5, true, 2],
   ["frechet", "Fréchet distance", 0, 1, true, 3],
   ["kernel", "kernel distance", 0, 6, true, 2],
@@ -101,7 +101,7 @@ export function verdictLists(model) {
   const worse = JUDGES.filter(([name, , , , small]) => (small ? found[name] - home[name] : home[name] - found[name]) > margin[name]);
   const better = JUDGES.filter(([name, , , , small]) => (small ? home[name] - found[name] : found[name] - home[name]) > margin[name]);
   const level = JUDGES.filter((judge) => !worse.includes(judge) && !better.includes(judge));
-  return [worse, better, level].map((list) => list.map(([, text]) => text.replace(", nats", "")));
+  return [worse, better, level].map((list) => list.map(([, text]) => text));
 }
 
 const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
