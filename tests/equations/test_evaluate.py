@@ -49,7 +49,7 @@ def within(values: Tensor, wanted: float, allowed: float = 0.0) -> bool:
 # --- likelihood -------------------------------------------------------------------------------------
 
 
-@equation("eq-eval-theis", method="exact", tolerance="1e-12 nats (float64), and the bound is reached to 1e-3")
+@equation("eq-eval-theis", method="exact", tolerance="1e-12 nats (float64; and the bound is reached to 1e-3)")
 def test_noise_costs_at_most_log_100():
     q, noise = plane(), GaussianMixture(torch.zeros(1, 2, dtype=F64), 3.0)
     x = torch.cat([q.sample(2000, torch.Generator().manual_seed(0)), 4 * normal(2000, 2, seed=1)])
@@ -99,7 +99,7 @@ def test_expanded_square():
     assert abs(float(left - (without - k.trace()))) > 0.1, "the factor 2 is missing"
 
 
-@equation("eq-eval-trace", method="exact", tolerance="1e-10 (float64), against 2,000 random contractions")
+@equation("eq-eval-trace", method="exact", tolerance="1e-10 (float64; against 2,000 random contractions)")
 def test_best_correlation_is_the_polar_factor():
     c1, c2 = covariance(4, 0), covariance(4, 1)
     r1, r2 = root_of(c1), root_of(c2)
@@ -151,7 +151,7 @@ def test_frechet_bounds_wasserstein_from_below():
 # --- bias -------------------------------------------------------------------------------------------
 
 
-@equation("eq-eval-bures", method="exact", tolerance="relative 1e-3 at errors of 1e-4: the next order")
+@equation("eq-eval-bures", method="exact", tolerance="relative 1e-3 (errors of 1e-4: the next order)")
 def test_second_order_of_the_covariance_part():
     values = torch.tensor([0.3, 1.0, 2.5], dtype=F64)
     error = normal(3, 3, seed=0)
@@ -164,7 +164,7 @@ def test_second_order_of_the_covariance_part():
     assert float(larger / exact) == pytest.approx(100, rel=1e-2), "second order"
 
 
-@equation("eq-eval-bias", method="monte carlo", tolerance="4 standard errors, and 3 % for terms of order 1 / n^2")
+@equation("eq-eval-bias", method="monte carlo", tolerance="4 standard errors (and 3 % for terms of order 1 / n^2)")
 def test_bias_of_a_skewed_law():
     def draw(n, seed):
         return normal(n, 3, seed=seed).exp().clamp(max=6) @ torch.tensor(
@@ -185,7 +185,7 @@ def test_bias_of_a_skewed_law():
     assert not within(found, float(gaussian) * (1 / n + 1 / m), 0.03 * wanted), "fourth moments matter"
 
 
-@equation("eq-eval-bias-gaussian", method="symbolic", tolerance="exact, and 4 standard errors for the distance itself")
+@equation("eq-eval-bias-gaussian", method="symbolic", tolerance="exact (and 4 standard errors for the distance itself)")
 def test_bias_of_gaussian_features():
     for d in (1, 2, 5):
         values = sp.symbols(f"l1:{d + 1}", positive=True)
@@ -237,7 +237,7 @@ def test_inception_score_by_plain_sums():
     assert float(other_way.mean().exp()) != pytest.approx(wanted, abs=1e-3)
 
 
-@equation("eq-eval-is-entropy", method="exact", tolerance="1e-12 (float64), bounds for 200 random sets")
+@equation("eq-eval-is-entropy", method="exact", tolerance="1e-12 (float64; bounds for 200 random sets)")
 def test_inception_score_is_information():
     def entropy(p):
         return -(p.xlogy(p)).sum(-1)
@@ -252,7 +252,7 @@ def test_inception_score_is_information():
     assert metrics.inception_score(p[:1].repeat(9, 1), 1)[0] == pytest.approx(1)
 
 
-@equation("eq-eval-is-bias", method="exact", tolerance="1e-12 (all 3^5 samples); 2 % for the approximation at n = 400")
+@equation("eq-eval-is-bias", method="exact", tolerance="1e-12 (all 3^5 samples; 2 % for the approximation at n = 400)")
 def test_inception_score_is_too_small():
     atoms, n = rows(3, 4, 1), 5  # three pictures, equally likely
     p, truth, log_scores, shortfall = atoms.mean(0), 0.0, [], []
@@ -362,7 +362,7 @@ def test_precision_and_recall_by_plain_loops():
 
 
 @equation(
-    "eq-eval-coverage", method="exact", tolerance="1e-12 (all orders of neighbours), and 4 standard errors for points"
+    "eq-eval-coverage", method="exact", tolerance="1e-12 (all orders of neighbours; 4 standard errors for points)"
 )
 def test_coverage_of_one_law():
     for n, m, k in ((6, 4, 2), (5, 5, 3), (4, 7, 1)):
