@@ -23,7 +23,8 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of features (N, D), float64. Raises ValueError for fewer than two rows."""
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"need at least two feature vectors, (N, D), got {tuple(features.shape)}")
-    return features.double().mean(0), features.double().T.cov()
+    dim = features.shape[1]
+    return features.double().mean(0), features.double().T.cov().reshape(dim, dim)  # one feature: a number otherwise
 
 
 def frechet_distance(left: Tensor, right: Tensor) -> float:

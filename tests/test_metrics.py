@@ -54,6 +54,11 @@ def test_it_is_computed_in_float64():
     torch.testing.assert_close(metrics.moments(y)[1], y.double().T.cov())
 
 
+def test_one_feature_is_enough():
+    x = normal(50, 1)
+    assert metrics.frechet_distance(x, 2 * x + 3) == pytest.approx(float((x.mean() + 3) ** 2 + x.var()))
+
+
 @pytest.mark.parametrize("shape", [(1, 4), (0, 4), (4,)])
 def test_too_few_rows(shape):
     with pytest.raises(ValueError, match=r"at least two feature vectors, \(N, D\), got"):
