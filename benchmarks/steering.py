@@ -159,6 +159,9 @@ def save_pictures(bench: Bench, pictures: dict) -> None:
         "noised": stack(0),
         "returned": stack(1),
     }
+    names = [f"{label} with a {kind}" for kind in KINDS for label in bench.y[:SHOWN].tolist()]
+    bench.found["pictures"] = {"times": TIMES, "names": names}
+    checkpoints.write_json(OUT, bench.found)
     np.savez_compressed(OUT.with_suffix(".npz"), **{k: data.to_uint8(v).numpy() for k, v in arrays.items()})
 
 

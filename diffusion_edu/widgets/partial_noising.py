@@ -120,7 +120,7 @@ class PartialNoising(Widget):
         """What the static figure shows, with its numbers."""
         found = [self.measure(self.digit, number, self.place) for number in range(len(METHODS))]
         texts = [
-            f"{method}: AUC {each['auc']:.2f}, mean change {each['inside']:.2f} in the defect and {each['outside']:.2f} outside"
+            f"{method}: AUC {each['auc']:.2f}, change {each['inside']:.2f} in the defect and {each['outside']:.2f} outside"
             for method, each in zip(METHODS, found, strict=True)
         ]
         return (
