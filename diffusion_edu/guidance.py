@@ -59,7 +59,7 @@ def loss_guided(denoiser: DenoiserFunction, loss: Loss, scale: Scale = 1.0) -> D
             x = x_t.detach().requires_grad_(True)
             prediction = estimate(x, t, y)
             gradient = gradient_of(loss, prediction.x0, x)
-        weight = scale(prediction.t) if callable(scale) else torch.tensor(scale)
+        weight = scale(prediction.t) if callable(scale) else torch.tensor(scale, dtype=torch.float64)
         shift = expand_to(weight, x_t) * prediction.sigma**2 / prediction.alpha * gradient
         x0 = prediction.x0.detach() - shift
         return Prediction(prediction.schedule, x_t, t, x0 if clip is None else x0.clamp(*clip), "x0")
