@@ -95,7 +95,7 @@ class PartialNoising(Widget):
 
     def static_figure(self) -> StaticFigure:
         """Draw the chosen digit's returns and maps at some of the times, for both ways of noising, and the AUC."""
-        figure = Figure(figsize=(7.4, 6.3))
+        figure = Figure(figsize=(7.4, 6.25))
         pictures, chart = figure.subfigures(2, 1, height_ratios=(2.9, 1))
         shown = torch.linspace(0, len(self.times) - 1, 6).round().long()
         bad, rows, labels = self.defective[self.digit], [], []
