@@ -175,7 +175,7 @@ function makePanel(title, [height, width]) {
     });
     pen.putImageData(image, 0, 0);
   };
-  return { node: make("figure", {}, canvas, make("figcaption", { class: "quiet" }, title)), paint };
+  return { node: make("figure", {}, canvas, make("div", { class: "quiet name" }, title)), paint };
 }
 
 function render({ model, el }) {
