@@ -220,6 +220,8 @@ def test_shortcut_on_gaussian_data(s, y):
     assert mean == pytest.approx(y * (1 - exp(-1 / s**2)), abs=1e-6)
     assert variance == pytest.approx(s**2 / 2 * (1 - exp(-2 / s**2)), abs=1e-6)
     assert abs(variance - s**2 / (1 + s**2)) > 0.02  # not the truth
+    flow = solve_ivp(lambda alpha, x: (y - alpha * x) / s**2, (0, 1), [0.0, 1.0], rtol=1e-9, atol=1e-12).y[:, -1]
+    assert flow[1] - flow[0] == pytest.approx(exp(-1 / (2 * s**2)), abs=1e-6)  # the ODE's deviation is another
     half = moments(0.5)  # the scale acts as s^2 / w
     assert half[1] == pytest.approx(s**2 * (1 - exp(-1 / s**2)), abs=1e-6)
 
