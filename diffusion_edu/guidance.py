@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import Denoiser, DenoiserFunction
-from diffusion_edu.process import Prediction
+from diffusion_edu.likelihood import encode
+from diffusion_edu.process import Prediction, expand_to, q_sample
+from diffusion_edu.samplers import probability_flow, sample
+from diffusion_edu.schedules import Schedule, time_at_log_snr
 
 
 def classifier_free(denoiser: Denoiser, w: float) -> DenoiserFunction:
@@ -29,3 +34,100 @@ def classifier_free(denoiser: Denoiser, w: float) -> DenoiserFunction:
 
     guided.schedule, guided.clip = denoiser.schedule, denoiser.clip
     return denoiser if w == 1 else guided
+
+
+# --- loss ---------------------------------------------------------------------------------------------
+
+Loss = Callable[[Tensor], Tensor]
+Scale = float | Callable[[Tensor], Tensor]
+
+
+def loss_guided(denoiser: DenoiserFunction, loss: Loss, scale: Scale = 1.0) -> DenoiserFunction:
+    """Guidance by any loss of the clean image: score - scale * gradient over x_t of loss(x0_hat(x_t)).
+
+    loss: images (N, ...) -> one number for each, (N,), in nats where scale is 1; each must depend on its own image alone.
+    scale: a number, or a function of t, () or (N,). The gradient goes through the denoiser: one forward and one backward
+    pass a call. The estimate that the loss sees is not clipped if the denoiser has a `raw`; the guided one is, as usual.
+    The plug-in of Chung et al. 2023, Eq. 16, and Bansal et al. 2023, Eq. 6, whose s(t) is scale * sigma: an approximation
+    of the conditional score. Raises ValueError when the loss answers anything but (N,) or ignores its argument.
+    """
+    clip = getattr(denoiser, "clip", None)
+    estimate = getattr(denoiser, "raw", denoiser)
+
+    def guided(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+        with torch.enable_grad():  # samplers switch it off
+            x = x_t.detach().requires_grad_(True)
+            prediction = estimate(x, t, y)
+            gradient = gradient_of(loss, prediction.x0, x)
+        weight = scale(prediction.t) if callable(scale) else torch.tensor(scale, dtype=torch.float64)
+        shift = expand_to(weight, x_t) * prediction.sigma**2 / prediction.alpha * gradient
+        x0 = prediction.x0.detach() - shift
+        return Prediction(prediction.schedule, x_t, t, x0 if clip is None else x0.clamp(*clip), "x0")
+
+    guided.schedule, guided.clip = denoiser.schedule, clip
+    return guided
+
+
+def gradient_of(loss: Loss, x0: Tensor, x: Tensor) -> Tensor:
+    """Gradient of loss(x0), summed over the batch, with respect to x, from which x0 was computed."""
+    values = loss(x0)
+    if values.shape != x0.shape[:1]:
+        raise ValueError(f"a loss answers one number for each image, ({len(x0)},), got {tuple(values.shape)}")
+    if not values.requires_grad:
+        raise ValueError("the loss does not depend on the image, or was computed without gradients")
+    return torch.autograd.grad(values.sum(), x)[0]
+
+
+# --- partial noising ----------------------------------------------------------------------------------
+
+
+def partial_grid(schedule: Schedule, t: float, steps: int) -> Tensor:
+    """Increasing times from `t_min` to t, float64 (steps + 1,), uniform in the log signal-to-noise ratio."""
+    if not schedule.t_min < t <= schedule.t_max or steps < 1:
+        raise ValueError(f"need {schedule.t_min} < t <= {schedule.t_max} and at least 1 step, got {t} and {steps}")
+    ends = torch.tensor([schedule.t_min, t], dtype=torch.float64)
+    first, last = schedule.log_snr(ends).tolist()
+    inner = time_at_log_snr(schedule, torch.linspace(first, last, steps + 1, dtype=torch.float64)[1:-1])
+    return torch.cat([ends[:1], inner, ends[1:]])
+
+
+def encode_to(
+    denoiser: DenoiserFunction, x0: Tensor, t: float, *, y: Tensor | None = None, steps: int = 12, method: str = "heun"
+) -> Tensor:
+    """Noise images x0 (N, ...) up to time t without drawing noise: along the probability-flow ODE, from `t_min` on.
+
+    `return_from` with the same denoiser leads back to x0, up to the steps' error. An unclipped denoiser is asked for,
+    see `likelihood.encode`. Raises ValueError unless t_min < t <= t_max.
+    """
+    ts = partial_grid(denoiser.schedule, t, steps)
+    return encode(denoiser, expand_to(denoiser.schedule.alpha(ts[0]), x0) * x0, ts, y=y, method=method)
+
+
+def return_from(
+    denoiser: DenoiserFunction, x_t: Tensor, t: float, *, y: Tensor | None = None, steps: int = 12, method: str = "heun"
+) -> Tensor:
+    """Carry x_t (N, ...) from time t along the probability-flow ODE back to an image: the way back of `encode_to`."""
+    ts = partial_grid(denoiser.schedule, t, steps)
+    x = sample(probability_flow(denoiser, x_t, ts.flip(0), y=y, method=method))
+    return x / expand_to(denoiser.schedule.alpha(ts[0]), x)
+
+
+def anomaly_map(
+    denoiser: DenoiserFunction,
+    normal: DenoiserFunction,
+    x0: Tensor,
+    t: float,
+    *,
+    y: Tensor | None = None,
+    eps: Tensor | None = None,
+    steps: int = 12,
+) -> Tensor:
+    """|x0 - its return|, (N, ...): noised up to t, then brought back by `normal`, the denoiser that is guided to health.
+
+    eps: noise to draw x_t with; None encodes with `denoiser` and no noise (Wolleb et al. 2022). y: labels for `normal`.
+    """
+    if eps is None:
+        x_t = encode_to(denoiser, x0, t, steps=steps)
+    else:
+        x_t = q_sample(denoiser.schedule, x0, torch.tensor(t, dtype=torch.float64), eps)
+    return (x0 - return_from(normal, x_t, t, y=y, steps=steps)).abs()

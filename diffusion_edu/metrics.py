@@ -441,3 +441,23 @@ def measure_elbo(
         "weighted_images": len(log_weights),
         "weighted": bounds,
     }
+
+
+# --- localisation -------------------------------------------------------------------------------------
+
+
+def auc(scores: Tensor, positive: Tensor) -> float:
+    """Chance that a positive gets a higher score than a negative, ties counted half: the area under the ROC curve.
+
+    scores: (N,) or any shape; positive: bool, alike. 0.5 is guessing. Source: Mann & Whitney 1947; Hanley & McNeil 1982.
+    Raises ValueError for shapes that disagree, labels that are not bool, scores that are not finite, or a missing kind.
+    """
+    if scores.shape != positive.shape or positive.dtype != torch.bool:
+        raise ValueError(
+            f"need scores and bool labels alike, got {tuple(scores.shape)}, {tuple(positive.shape)} {positive.dtype}"
+        )
+    if not bool(scores.isfinite().all()) or not bool(positive.any()) or bool(positive.all()):
+        raise ValueError("need finite scores, at least one positive and one negative")
+    negatives, found = scores[~positive].double().sort().values, scores[positive].double()
+    below = torch.searchsorted(negatives, found) + torch.searchsorted(negatives, found, right=True)
+    return float(below.double().mean() / (2 * len(negatives)))

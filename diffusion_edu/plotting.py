@@ -174,3 +174,16 @@ def staircase(ax: Axes, x: Tensor, curve: Tensor, edges: Tensor, heights: Tensor
     ax.plot(x, curve, color=COLOURS[0], label="continuous time pays")
     ax.set(ylim=(0, None), xlim=(float(edges[0]), float(edges[-1])))
     return ax
+
+
+# --- steering
+
+
+def curves_by_method(ax: Axes, rows: Sequence[dict], key: str, x: str = "t") -> Axes:
+    """Draw rows[...][key], a pair of mean and standard error, over rows[...][x], one curve for each row["method"]."""
+    for method, colour in zip(dict.fromkeys(row["method"] for row in rows), COLOURS, strict=False):
+        some = [row for row in rows if row["method"] == method]
+        means, errors = zip(*(row[key] for row in some), strict=True)
+        ax.errorbar([row[x] for row in some], means, errors, fmt="o-", ms=4, color=colour, label=method)
+    ax.set(xlabel="how far to noise, L")
+    return ax

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_edu.analytic import GaussianMixture
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.guidance import classifier_free
-from diffusion_edu.schedules import Cosine
+from diffusion_edu.guidance import anomaly_map, classifier_free, encode_to, loss_guided, partial_grid, return_from
+from diffusion_edu.process import q_sample
+from diffusion_edu.samplers import ancestral, sample
+from diffusion_edu.schedules import Cosine, Flow, LinearBeta
 
 
 class Net(nn.Module):
@@ -69,3 +72,127 @@ def test_labels_are_needed_and_checked(denoiser):
         classifier_free(denoiser, 2.0)(X, torch.tensor(0.4))
     with pytest.raises(ValueError, match="0 ... 2"):
         classifier_free(denoiser, 2.0)(X, torch.tensor(0.4), torch.tensor([0, 1, 2, 7]))
+
+
+# --- loss ---------------------------------------------------------------------------------------------
+
+
+class Cubic(nn.Module):
+    """A net whose Jacobian depends on the place: answers x^3 / 10 + t."""
+
+    def forward(self, x, t, y=None):
+        return 0.1 * x**3 + t[:, None]
+
+
+def away_from_ones(x0):
+    return (x0 - 1).square().sum(1)
+
+
+@pytest.mark.parametrize("t", [torch.tensor(0.4), torch.tensor([0.2, 0.4, 0.6, 0.8])])
+def test_the_loss_is_differentiated_through_the_network(t):
+    t, w = t.double(), 0.3
+    denoiser = Denoiser(Cubic(), Cosine(), "x0")
+    slope = 0.3 * X**2 * 2 * (denoiser(X, t).x0 - 1)  # by hand: d x0_hat / d x times d loss / d x0_hat
+    guided = loss_guided(denoiser, away_from_ones, w)(X, t)
+    torch.testing.assert_close(guided.score, denoiser(X, t).score - w * slope, rtol=1e-9, atol=1e-9)
+    assert not guided.x0.requires_grad
+
+
+def test_a_scale_may_depend_on_time():
+    t, denoiser = torch.tensor(0.4).double(), Denoiser(Cubic(), Cosine(), "x0")
+    fixed = loss_guided(denoiser, away_from_ones, 0.16)(X, t)
+    moving = loss_guided(denoiser, away_from_ones, lambda time: time**2)(X, t)
+    torch.testing.assert_close(moving.x0, fixed.x0)
+    each = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
+    one_by_one = [loss_guided(denoiser, away_from_ones, float(s) ** 2)(X[i : i + 1], s).x0 for i, s in enumerate(each)]
+    together = loss_guided(denoiser, away_from_ones, lambda time: time**2)(X, each).x0
+    torch.testing.assert_close(together, torch.cat(one_by_one))
+
+
+def test_no_scale_is_no_guidance():
+    t, denoiser = torch.tensor(0.4).double(), Denoiser(Cubic(), Cosine(), "x0")
+    torch.testing.assert_close(loss_guided(denoiser, away_from_ones, 0.0)(X, t).x0, denoiser(X, t).x0)
+
+
+def test_it_works_inside_samplers_and_around_other_guidance(denoiser):
+    ts = torch.tensor([0.6, 0.4, 0.2]).double()
+    both = loss_guided(classifier_free(denoiser, 2.0), away_from_ones, 0.1)
+    with torch.no_grad():
+        left = sample(ancestral(both, X, ts, y=Y, generator=torch.Generator().manual_seed(1)))
+        right = sample(ancestral(both, X, ts, y=Y, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(left, right) and not left.requires_grad
+    plain = sample(ancestral(classifier_free(denoiser, 2.0), X, ts, y=Y, generator=torch.Generator().manual_seed(1)))
+    assert (left - plain).abs().max() > 1e-3
+
+
+def test_the_guided_estimate_is_clipped_and_the_loss_sees_the_raw_one():
+    clipped = Denoiser(Cubic(), Cosine(), "x0", clip=(-0.1, 0.1))
+    seen = []
+
+    def loss(x0):
+        seen.append(x0.detach())
+        return away_from_ones(x0)
+
+    t = torch.tensor(0.4).double()
+    guided = loss_guided(clipped, loss, 50.0)
+    assert float(guided(X, t).x0.abs().max()) <= 0.1
+    torch.testing.assert_close(seen[0], clipped.raw(X, t).x0)
+    assert guided.clip == (-0.1, 0.1) and guided.schedule is clipped.schedule
+
+
+def test_a_loss_answers_one_number_for_each_image():
+    denoiser, t = Denoiser(Cubic(), Cosine(), "x0"), torch.tensor(0.4).double()
+    with pytest.raises(ValueError, match=r"one number for each image, \(4,\), got \(\)"):
+        loss_guided(denoiser, lambda x: x.sum())(X, t)
+    with pytest.raises(ValueError, match="does not depend on the image"):
+        loss_guided(denoiser, lambda x: torch.zeros(len(x)))(X, t)
+
+
+# --- partial noising ----------------------------------------------------------------------------------
+
+LUMPS = GaussianMixture(torch.tensor([[-1.0, 0.5], [0.8, -0.4]], dtype=torch.float64), torch.tensor([0.3, 0.5]))
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), LinearBeta(), Flow()], ids=str)
+def test_what_is_encoded_comes_back(schedule):
+    exact, x0 = LUMPS.denoiser(schedule), LUMPS.sample(200, torch.Generator().manual_seed(2))
+    errors = []
+    for steps in (20, 40):
+        back = return_from(exact, encode_to(exact, x0, 0.6, steps=steps), 0.6, steps=steps)
+        errors.append(float((back - x0).square().mean().sqrt()))
+    assert errors[1] < 0.02 and 2.5 < errors[0] / errors[1]  # Heun's order is 2
+
+
+def test_encoding_gaussian_data_is_known():
+    """Data N(0, 1) under a variance-preserving schedule: the flow does not move, up to the start at alpha x_0."""
+    exact = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 1.0).denoiser(Cosine())
+    alpha = Cosine().alpha(torch.tensor(Cosine().t_min, dtype=torch.float64))
+    torch.testing.assert_close(encode_to(exact, X, 0.7), alpha * X, rtol=1e-9, atol=1e-9)
+
+
+def test_partial_grid_ends_where_it_should():
+    grid = partial_grid(Cosine(), 0.5, 4)
+    assert grid.shape == (5,) and float(grid[0]) == Cosine().t_min and float(grid[-1]) == 0.5
+    gaps = Cosine().log_snr(grid).diff()
+    torch.testing.assert_close(gaps, gaps[:1].expand(4))
+    for t, steps in ((0.0, 4), (1.0, 4), (0.5, 0)):
+        with pytest.raises(ValueError, match="at least 1 step"):
+            partial_grid(Cosine(), t, steps)
+
+
+def test_encoding_refuses_a_clipped_denoiser():
+    with pytest.raises(ValueError, match="clipped estimate has no density"):
+        encode_to(Denoiser(Cubic(), Cosine(), "x0", clip=(-1, 1)), X, 0.5)
+
+
+def test_anomaly_map_is_the_change():
+    exact, x0 = LUMPS.denoiser(Cosine()), LUMPS.sample(50, torch.Generator().manual_seed(3))
+    kept = anomaly_map(exact, exact, x0, 0.6, steps=40)
+    assert float(kept.max()) < 0.1  # encoded, nothing guided
+    eps = torch.randn(50, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    drawn = anomaly_map(exact, exact, x0, 0.6, eps=eps, steps=40)
+    x_t = q_sample(Cosine(), x0, torch.tensor(0.6, dtype=torch.float64), eps)
+    torch.testing.assert_close(drawn, (x0 - return_from(exact, x_t, 0.6, steps=40)).abs())
+    healthy = anomaly_map(exact, exact, x0, 0.9, y=torch.zeros(50, dtype=torch.long), steps=40)
+    right = (x0[:, 0] > 0).nonzero()[:, 0]
+    assert float(healthy[right].mean()) > 5 * float(kept.mean())  # the right lump is led to the left one

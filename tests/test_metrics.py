@@ -333,3 +333,36 @@ def test_measurement_has_every_judge_and_its_floor():
     assert {
         f"{n}{e}" for n in ("precision", "recall", "kernel", "inception") for e in ("", "_floor", "_floor_error")
     } <= set(result)
+
+
+# --- localisation -------------------------------------------------------------------------------------
+
+
+def test_auc_counts_pairs():
+    scores = torch.tensor([0.1, 0.4, 0.35, 0.8])
+    positive = torch.tensor([False, False, True, True])
+    assert metrics.auc(scores, positive) == pytest.approx(0.75)
+    assert metrics.auc(-scores, positive) == pytest.approx(0.25)
+    assert metrics.auc(torch.zeros(4), positive) == 0.5
+    assert metrics.auc(scores.reshape(2, 2), positive.reshape(2, 2)) == pytest.approx(0.75)
+
+
+def test_auc_looks_at_the_order_alone():
+    g = torch.Generator().manual_seed(0)
+    scores, positive = torch.randn(200, generator=g), torch.rand(200, generator=g) < 0.2
+    assert metrics.auc(scores, positive) == pytest.approx(metrics.auc(scores.double().exp() * 7, positive), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive", "message"),
+    [
+        (torch.zeros(3), torch.zeros(4, dtype=torch.bool), "scores and bool labels alike"),
+        (torch.zeros(3), torch.zeros(3), "float32"),
+        (torch.zeros(3), torch.ones(3, dtype=torch.bool), "one negative"),
+        (torch.zeros(3), torch.zeros(3, dtype=torch.bool), "at least one positive"),
+        (torch.tensor([0.0, float("nan")]), torch.tensor([True, False]), "finite"),
+    ],
+)
+def test_auc_refuses(scores, positive, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.auc(scores, positive)

@@ -20,6 +20,7 @@ from diffusion_edu.samplers import (
     corrected,
     ddim,
     euler_maruyama,
+    inpaint,
     langevin,
     predictor_corrector,
     probability_flow,
@@ -659,3 +660,78 @@ def test_a_solver_that_gives_up_says_so(solver):
 
     with pytest.raises(FloatingPointError, match=f"{solver} stopped at t = 0.5"):
         adaptive_solve(broken, torch.ones(2, 2), 1.0, 0.1, solver=solver)
+
+
+# --- inpainting ---------------------------------------------------------------------------------------
+
+KNOWN = normal(6, 2).flip(0)
+
+
+def seeded_inpaint(mask, resamplings=1, ts=None, known=KNOWN):
+    ts = time_grid(Cosine(), 8) if ts is None else ts
+    g = torch.Generator().manual_seed(11)
+    steps = inpaint(MIXTURE.denoiser(Cosine()), normal(6, 2), ts, known, mask, generator=g, resamplings=resamplings)
+    return sample(steps)
+
+
+@pytest.mark.parametrize("resamplings", [1, 3])
+def test_all_known_comes_back(resamplings):
+    assert torch.equal(seeded_inpaint(torch.ones(2), resamplings), KNOWN)
+
+
+def test_nothing_known_is_plain_sampling():
+    plain = ancestral(
+        MIXTURE.denoiser(Cosine()),
+        normal(6, 2),
+        time_grid(Cosine(), 8),
+        generator=torch.Generator().manual_seed(11),
+    )
+    assert torch.equal(seeded_inpaint(torch.zeros(2)), sample(plain))
+
+
+def test_known_coordinates_stay_and_the_others_listen():
+    mask = torch.tensor([1.0, 0.0])
+    x = seeded_inpaint(mask, resamplings=2)
+    assert torch.equal(x[:, 0], KNOWN[:, 0])
+    other = seeded_inpaint(mask, resamplings=2, known=KNOWN + torch.tensor([1.0, 0.0]))
+    assert (x[:, 1] - other[:, 1]).abs().max() > 1e-3
+    ignored = seeded_inpaint(mask, resamplings=2, known=KNOWN + torch.tensor([0.0, 1.0]))
+    assert torch.equal(x, ignored)  # what is not known is not looked at
+
+
+def test_resampling_keeps_the_exact_marginals_where_nothing_is_known():
+    """Self-recurrence with an exact Gaussian denoiser: the deviation stays that of the data."""
+    exact, n = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), 0.5).denoiser(Cosine()), 4000
+    ts = time_grid(Cosine(), 100, "log_snr")
+    x_T = torch.randn(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(12))
+    g = torch.Generator().manual_seed(13)
+    x = sample(inpaint(exact, x_T, ts, x_T, torch.zeros(1), generator=g, resamplings=3))
+    assert abs(float(x.std()) - 0.5) < 4 * 0.5 / (2 * n) ** 0.5 + 0.01  # and what 100 steps cost
+
+
+def test_inpainting_costs_a_call_for_each_resampling():
+    calls = []
+
+    def counted(x, t, y=None):
+        calls.append(float(t))
+        return MIXTURE.denoiser(Cosine())(x, t)
+
+    ts = time_grid(Cosine(), 4)
+    sample(inpaint(counted, normal(3, 2), ts, normal(3, 2), torch.ones(2), resamplings=3))
+    assert calls == [float(t) for t in ts[:-1] for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"known": normal(5, 2)}, r"must fit x_T, \(6, 2\), got \(5, 2\)"),
+        ({"mask": torch.ones(7, 6, 2)}, "must fit x_T"),
+        ({"mask": torch.tensor([0.5, 1.0])}, "1 where the data are known and 0 elsewhere"),
+        ({"resamplings": 0}, "at least 1, got 0"),
+        ({"resamplings": 1.5}, "at least 1, got 1.5"),
+    ],
+)
+def test_inpainting_refuses(change, message):
+    arguments = {"known": KNOWN, "mask": torch.ones(2)} | change
+    with pytest.raises(ValueError, match=message):
+        sample(inpaint(MIXTURE.denoiser(Cosine()), normal(6, 2), time_grid(Cosine(), 4), **arguments))

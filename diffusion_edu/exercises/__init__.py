@@ -25,6 +25,7 @@ CHAPTERS = (
     "sde",
     "ode",
     "evaluate",
+    "steering",
 )
 
 

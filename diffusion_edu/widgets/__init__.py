@@ -5,6 +5,7 @@ from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
 from diffusion_edu.widgets.metric_explorer import MetricExplorer
+from diffusion_edu.widgets.partial_noising import PartialNoising
 from diffusion_edu.widgets.reverse_family import ReverseFamily
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.score_field import ScoreField
@@ -16,6 +17,7 @@ __all__ = [
     "BoundExplorer",
     "LikelihoodRoutes",
     "MetricExplorer",
+    "PartialNoising",
     "ScheduleExplorer",
     "ScoreField",
     "Trajectory",
