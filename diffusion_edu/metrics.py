@@ -5,12 +5,13 @@ All distances are measured in the features of the project's own frozen MNIST cla
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import log, sqrt
-from typing import Any
+from collections.abc import Callable, Iterator
+from math import exp, log, sqrt
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_edu.data import Dataset, to_float
 from diffusion_edu.likelihood import bits_per_dim
@@ -87,30 +88,290 @@ def share_error(hits: int, n: int) -> float:
     return sqrt(p * (1 - p) / (n + 4))
 
 
-def measure_samples(classifier: Classifier, x: Tensor, y: Tensor, train: Dataset, test: Dataset) -> dict[str, Any]:
-    """Accuracy and Fréchet distance of class-conditional samples x (N, 1, 28, 28) in [-1, 1], asked for as y (N,).
+def measure_samples(
+    classifier: Classifier, x: Tensor, y: Tensor, train: Dataset, test: Dataset, parts: int = 10
+) -> dict[str, Any]:
+    """Class-conditional samples x (N, 1, 28, 28) in [-1, 1], asked for as y (N,), by every judge; each with its floor.
 
     accuracy: share that the classifier sees as asked, with its standard error (`share_error`). frechet: against the test
     split, with the standard deviation over bootstrap resamples. floor: the same distance for disjoint parts of n
-    real training images, mean and standard deviation; ratio: frechet / floor.
+    real training images, mean and standard deviation; ratio: frechet / floor. Then `judgements` of the samples, and of
+    at most `parts` of the real parts as `..._floor`, each with `..._floor_error`, the deviation between parts.
     """
     features, seen = judge(classifier, x)
-    reference, _ = judge(classifier, to_float(test.images))
-    floors = torch.tensor(
-        [frechet_distance(judge(classifier, to_float(p))[0], reference) for p in real_parts(train, len(x))]
-    )
-    accuracy, frechet = float((seen == y).double().mean()), frechet_distance(features, reference)
+    reference = Manifold(judge(classifier, to_float(test.images))[0])
+    real = [judge(classifier, to_float(part))[0] for part in real_parts(train, len(x))]
+    floors = torch.tensor([frechet_distance(part, reference.points) for part in real])
+    accuracy, frechet = float((seen == y).double().mean()), frechet_distance(features, reference.points)
     return {
         "samples": len(x),
         "accuracy": accuracy,
         "accuracy_error": share_error(int((seen == y).sum()), len(x)),
         "frechet": frechet,
-        "frechet_error": frechet_spread(features, reference),
+        "frechet_error": frechet_spread(features, reference.points),
         "floor": float(floors.mean()),
         "floor_error": float(floors.std()) if len(floors) > 1 else None,
         "floor_parts": len(floors),
         "ratio": frechet / float(floors.mean()),
+        **judgements(features, classifier.head, reference),
+        **with_floor([judgements(part, classifier.head, reference) for part in real[:parts]]),
     }
+
+
+# --- evaluation: precision and recall, kernel distance, inception score, what samples teach, n -> infinity --------------
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """|left_i - right_j|^2, (N, M), for points (N, D) and (M, D), by one matrix product; rounding below 0 is cut."""
+    product = left @ right.T
+    return (left.square().sum(1)[:, None] + right.square().sum(1) - 2 * product).clamp(min=0)
+
+
+class Manifold:
+    """Points (N, D), each with a ball that reaches to its k-th nearest other point: a guess at where a law has mass.
+
+    Distances are taken `chunk` rows at a time. Source: Kynkäänniemi et al. 2019, Section 3; k = 3 is theirs.
+    Raises ValueError unless 1 <= k < N.
+    """
+
+    def __init__(self, points: Tensor, k: int = 3, chunk: int = 1000) -> None:
+        if points.ndim != 2 or not 1 <= k < len(points):
+            raise ValueError(f"need more than k = {k} >= 1 points (N, D), got {tuple(points.shape)}")
+        self.points, self.k, self.chunk = points, k, chunk
+        nearest = [squared_distances(part, points).topk(k + 1, largest=False).values for part in points.split(chunk)]
+        self.squared_radii = torch.cat(nearest)[:, k]  # the nearest of all is the point itself
+
+    def counts(self, others: Tensor) -> tuple[Tensor, Tensor]:
+        """In how many balls each of others (M, D) lies, (M,), and how many of them each ball holds, (N,)."""
+        inside = [squared_distances(part, self.points) <= self.squared_radii for part in others.split(self.chunk)]
+        return torch.cat([part.sum(1) for part in inside]), torch.stack([part.sum(0) for part in inside]).sum(0)
+
+    def share_inside(self, others: Tensor) -> float:
+        """Share of others (M, D) that lie in at least one ball."""
+        return float((self.counts(others)[0] > 0).double().mean())
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """Share of fake points inside the real manifold, and of real points inside the fake one; features (N, D), (M, D).
+
+    Source: Kynkäänniemi et al. 2019, Eqs. 1 and 2. Two draws of one law do not reach 1: give that floor beside them.
+    """
+    return Manifold(real, k).share_inside(fake), Manifold(fake, k).share_inside(real)
+
+
+def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
+    """Mean number of real balls around a fake point over k, and share of real balls that hold a fake point.
+
+    For two draws of one law, without ties, density is 1 on average and coverage is `expected_coverage`, whatever the law.
+    Source: Naeem et al. 2020, Eqs. 3 and 4.
+    """
+    around, held = Manifold(real, k).counts(fake)
+    return float(around.double().mean() / k), float((held > 0).double().mean())
+
+
+def expected_coverage(real: int, fake: int, k: int = 5) -> float:
+    """Coverage on average when both draws, of sizes `real` and `fake`, come from one law without ties.
+
+    Source: Naeem et al. 2020, Section 3.3.
+    """
+    return 1 - exp(sum(log(real - i) - log(real + fake - i) for i in range(1, k + 1)))
+
+
+def unbiased_mmd(left: Tensor, right: Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy with the kernel (x . y / D + 1)^3 between (N, D) and (M, D).
+
+    It can be negative. Source: Gretton et al. 2012, Eq. 3; kernel of Bińkowski et al. 2018, Eq. 3.
+    """
+    left, right, dim = left.double(), right.double(), left.shape[1]
+
+    def within(points: Tensor) -> Tensor:
+        kernel, n = (points @ points.T / dim + 1) ** 3, len(points)
+        return (kernel.sum() - kernel.diagonal().sum()) / (n * (n - 1))
+
+    return float(within(left) + within(right) - 2 * ((left @ right.T / dim + 1) ** 3).mean())
+
+
+def kernel_distance(left: Tensor, right: Tensor, blocks: int = 10) -> tuple[float, float]:
+    """Kernel distance between features (N, D), (M, D): mean of `unbiased_mmd` over disjoint blocks, and its error.
+
+    Each set is shuffled, always alike, and cut into `blocks` equal parts. Raises ValueError for blocks of one point.
+    """
+    if blocks < 2 or min(len(left), len(right)) < 2 * blocks:
+        raise ValueError(f"{blocks} blocks need two points each and a second block, got {len(left)} and {len(right)}")
+    g = torch.Generator().manual_seed(0)
+    shuffled = (points[torch.randperm(len(points), generator=g).to(points.device)] for points in (left, right))
+    pairs = zip(*(points.split(len(points) // blocks)[:blocks] for points in shuffled), strict=True)
+    values = torch.tensor([unbiased_mmd(a, b) for a, b in pairs], dtype=torch.float64)
+    return float(values.mean()), float(values.std() / sqrt(blocks))
+
+
+def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:
+    """exp of the mean KL(p(y | x) || p(y)) over images, from class probabilities (N, K): mean and deviation over splits.
+
+    Between 1 and K. p(y) is the mean within a split. The images are shuffled, always alike: in splits of images that are
+    ordered by class, or whose classes repeat with the splits' period, p(y) would be one class. Source: Salimans et al. 2016;
+    the splits are their code's. Raises ValueError for rows that do not sum to 1, or fewer images than splits.
+    """
+    if probabilities.ndim != 2 or not bool(((probabilities.sum(1) - 1).abs() < 1e-3).all()):
+        raise ValueError(f"need rows of class probabilities (N, K) that sum to 1, got {tuple(probabilities.shape)}")
+    if not 1 <= splits <= len(probabilities):
+        raise ValueError(f"splits must be in 1 to the {len(probabilities)} images, got {splits}")
+    order = torch.randperm(len(probabilities), generator=torch.Generator().manual_seed(0)).to(probabilities.device)
+    scores = []
+    for rows in order.tensor_split(splits):
+        p = probabilities[rows].double()
+        scores.append((p.xlogy(p) - p.xlogy(p.mean(0))).sum(1).mean().exp())
+    scores = torch.stack(scores)
+    return float(scores.mean()), float(scores.std()) if splits > 1 else 0.0
+
+
+@torch.no_grad()
+def judgements(features: Tensor, head: nn.Module, reference: Manifold) -> dict[str, float]:
+    """Precision, recall, kernel distance and Inception score of features (N, D) before the judge's last layer `head`."""
+    blocks = min(10, len(features) // 2)
+    kernel, kernel_error = kernel_distance(features, reference.points, blocks)
+    score, score_error = inception_score(head(features).softmax(1), min(10, len(features)))
+    return {
+        "precision": reference.share_inside(features),
+        "recall": Manifold(features, reference.k).share_inside(reference.points),
+        "kernel": kernel,
+        "kernel_error": kernel_error,
+        "inception": score,
+        "inception_error": score_error,
+    }
+
+
+def with_floor(rows: list[dict[str, float]]) -> dict[str, float | None]:
+    """Mean of what several parts of real images got, as `..._floor`, and the deviation between them."""
+    found: dict[str, float | None] = {}
+    for name in ("precision", "recall", "kernel", "inception"):
+        values = torch.tensor([row[name] for row in rows], dtype=torch.float64)
+        found[f"{name}_floor"] = float(values.mean())
+        found[f"{name}_floor_error"] = float(values.std()) if len(rows) > 1 else None
+    return found
+
+
+def frechet_bias(features: Tensor, tolerance: float = 1e-4) -> float:
+    """The c of E F = c / n + c / m + smaller terms: what the Fréchet distance of two draws of one law is, not 0.
+
+    features (N, D): a large draw of the law. With coordinates u along the eigenvectors of the covariance, eigenvalues l,
+    c = sum_i l_i + sum_ij Var(u_i u_j) / (l_i + l_j) / 2. Eigenvalues below `tolerance` times the largest are left out:
+    there the expansion, which wants l larger than its own error, does not hold.
+    """
+    mean, covariance = moments(features)
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > tolerance * values[-1]
+    values, u = values[kept], (features.double() - mean) @ vectors[:, kept]
+    squares = (u.square().T @ u.square()) / len(u) - torch.diag(values) ** 2
+    return float(values.sum() + (squares / (values[:, None] + values)).sum() / 2)
+
+
+def frechet_limit(
+    features: Tensor, reference: Tensor, sizes: int = 8, draws: int = 4, generator: torch.Generator | None = None
+) -> tuple[float, float]:
+    """Fréchet distance of features (N, D) for N -> infinity, and the slope in 1 / n, by a straight line in 1 / n.
+
+    The line goes through distances of random subsets of `sizes` sizes between N / 8 and N, evenly spaced in 1 / n. The bias
+    of the finite reference (M, D) stays. Source: Chong & Forsyth 2020, Section 4 (who add quasi-random samples).
+    """
+    total = len(features)
+    if total < 16 or sizes < 2:
+        raise ValueError(f"need 16 features and two sizes, got {total} and {sizes}")
+    inverse, distances = [], []
+    for one_over_n in torch.linspace(1 / total, 8 / total, sizes, dtype=torch.float64).tolist():
+        n = round(1 / one_over_n)
+        for _ in range(draws if n < total else 1):
+            subset = features[torch.randperm(total, generator=generator)[:n].to(features.device)]
+            inverse.append([1.0, 1 / n])
+            distances.append(frechet_distance(subset, reference))
+    design, wanted = torch.tensor(inverse).double(), torch.tensor(distances).double()
+    limit, slope = torch.linalg.lstsq(design, wanted[:, None]).solution[:, 0].tolist()
+    return limit, slope
+
+
+class Bootstrap(NamedTuple):
+    """A statistic, its estimated bias and deviation, and the interval between quantiles, corrected for the bias."""
+
+    value: float
+    bias: float
+    deviation: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    statistic: Callable[[Tensor], float],
+    sample: Tensor,
+    resamples: int = 200,
+    level: float = 0.95,
+    generator: torch.Generator | None = None,
+) -> Bootstrap:
+    """Resample rows of sample (N, ...) with replacement; the basic interval 2 value - quantiles.
+
+    A biased statistic is biased once more on resamples: the percentile interval then lies on the wrong side of the value,
+    the basic one takes the bias off. Source: Davison & Hinkley 1997, Section 5.2. ValueError for a level outside (0, 1).
+    """
+    if not 0 < level < 1 or resamples < 2:
+        raise ValueError(f"need a level in (0, 1) and two resamples, got {level} and {resamples}")
+    value, n = statistic(sample), len(sample)
+    rows = (torch.randint(n, (n,), generator=generator).to(sample.device) for _ in range(resamples))
+    again = torch.tensor([statistic(sample[row]) for row in rows], dtype=torch.float64)
+    low, high = again.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()).tolist()
+    return Bootstrap(value, float(again.mean()) - value, float(again.std()), 2 * value - high, 2 * value - low)
+
+
+def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval for a share of which `hits` in n were seen: all p with |hits / n - p| <= z sqrt(p (1 - p) / n).
+
+    Source: Wilson 1927. It stays within [0, 1], and has a length where all n are hits.
+    """
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError(f"need 0 <= hits <= n and n >= 1, got {hits} and {n}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, centre = hits / n, (hits + z**2 / 2) / (n + z**2)
+    half = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (centre - half if hits else 0.0), (centre + half if hits < n else 1.0)  # at the ends without rounding
+
+
+def classification_accuracy_score(
+    images: Tensor, labels: Tensor, test: Dataset, epochs: int = 10, batch: int = 64, seed: int = 0
+) -> float:
+    """Accuracy on real test images of a new small classifier that is trained on images (N, 1, 28, 28) in [-1, 1] alone.
+
+    labels: (N,), what the images were asked to be. Compare with as many real training images. Source: Ravuri & Vinyals 2019.
+    """
+    if len(images) != len(labels) or len(images) < batch:
+        raise ValueError(f"need a label for each of at least {batch} images, got {len(images)} and {len(labels)}")
+    g, devices = torch.Generator().manual_seed(seed), [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)  # first weights and dropout
+        net = Classifier(width=16).to(images.device)
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=g).to(images.device)
+            for rows in order.split(batch)[: len(images) // batch]:  # batch norm wants full batches
+                loss = nn.functional.cross_entropy(net(images[rows]), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    net.eval()
+    _, seen = judge(net, to_float(test.images).to(images.device))
+    return float((seen.cpu() == test.labels).double().mean())
+
+
+def copied_share(samples: Tensor, train: Tensor, fresh: Tensor, chunk: int = 1000) -> float:
+    """Share of samples (N, D) whose nearest neighbour among train and fresh, both (M, D), is one of train.
+
+    One half for a law that has not seen its training points one by one; more for copies. Ties count half.
+    Raises ValueError for sets of unequal size. Source: the idea of Meehan et al. 2020.
+    """
+    if train.shape != fresh.shape:
+        raise ValueError(f"need equally many train and fresh points, got {tuple(train.shape)} and {tuple(fresh.shape)}")
+    total = 0.0
+    for part in samples.split(chunk):
+        a, b = (squared_distances(part, points).min(1).values for points in (train, fresh))
+        total += float((a < b).double().sum() + (a == b).double().sum() / 2)
+    return total / len(samples)
 
 
 # --- likelihood --------------------------------------------------------------------------------------

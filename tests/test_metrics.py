@@ -143,3 +143,179 @@ def test_weights_that_are_all_equal_are_the_likelihood_for_any_number_of_samples
 
 def test_a_standard_error_shrinks_with_the_root_of_the_number():
     assert metrics.mean_and_error(torch.tensor([0.0, 2.0, 0.0, 2.0])) == pytest.approx([1, (4 / 3) ** 0.5 / 2])
+
+
+# --- evaluation -------------------------------------------------------------------------------------
+
+
+def brute_force_inside(points, others, k):
+    """In how many balls each of others lies, by plain loops."""
+    counts = []
+    for other in others:
+        held = 0
+        for i, point in enumerate(points):
+            radii = sorted((point - rest).norm().item() for j, rest in enumerate(points) if j != i)
+            held += (point - other).norm().item() <= radii[k - 1]
+        counts.append(held)
+    return counts
+
+
+def test_manifold_is_what_plain_loops_say():
+    real, fake = normal(23, 3), normal(17, 3, seed=1) * 0.9
+    around, held = metrics.Manifold(real, k=2, chunk=5).counts(fake)
+    assert around.tolist() == brute_force_inside(real, fake, 2)
+    assert held.sum() == around.sum()
+    precision, recall = metrics.precision_recall(real, fake, k=2)
+    assert precision == sum(count > 0 for count in brute_force_inside(real, fake, 2)) / 17
+    assert recall == sum(count > 0 for count in brute_force_inside(fake, real, 2)) / 23
+    density, coverage = metrics.density_coverage(real, fake, k=2)
+    assert density == pytest.approx(sum(brute_force_inside(real, fake, 2)) / 17 / 2)
+    assert coverage == float((held > 0).double().mean())
+
+
+def test_precision_and_recall_of_copies_outliers_and_a_lost_half():
+    real = torch.cat([normal(200, 2), normal(200, 2, seed=1) + 20])
+    assert metrics.precision_recall(real, real) == (1.0, 1.0)
+    assert metrics.precision_recall(real, real + 1000) == (0.0, 0.0)
+    precision, recall = metrics.precision_recall(real, real[:200])
+    assert (precision, recall) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("k", [0, 5, -1])
+def test_a_manifold_needs_more_points_than_neighbours(k):
+    with pytest.raises(ValueError, match=rf"more than k = {k} >= 1 points \(N, D\), got \(5, 2\)"):
+        metrics.Manifold(normal(5, 2), k)
+
+
+def test_unbiased_mmd_is_the_sum_over_different_pairs():
+    left, right = normal(5, 3), normal(4, 3, seed=1) + 0.3
+
+    def mean(a, b, same):
+        terms = [(float(x @ y) / 3 + 1) ** 3 for i, x in enumerate(a) for j, y in enumerate(b) if not (same and i == j)]
+        return sum(terms) / len(terms)
+
+    wanted = mean(left, left, True) + mean(right, right, True) - 2 * mean(left, right, False)
+    assert metrics.unbiased_mmd(left, right) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_kernel_distance_is_near_its_population_value_and_its_error_honest():
+    # N(0, 1) and N(0.5, 1): 3 * 0.5^2 + 3 * 0.25^2 + (0.5^3 + 1.5)^2 by the first three moments
+    wanted = 3 * 0.25 + 3 * 0.25**2 + 1.625**2
+    value, error = metrics.kernel_distance(normal(10_000, 1), normal(10_000, 1, seed=1) + 0.5)
+    assert abs(value - wanted) < 4 * error and error < wanted / 5
+    with pytest.raises(ValueError, match="got 19 and 100"):
+        metrics.kernel_distance(normal(19, 1), normal(100, 1))
+
+
+def test_inception_score_at_its_ends_and_in_the_middle():
+    eye = torch.eye(5).repeat(200, 1)  # classes repeat with a period of 5
+    for ordered in (eye, torch.eye(5).repeat_interleave(200, 0)):
+        assert metrics.inception_score(ordered, 5)[0] > 4.9  # 5, but for the uneven shares of 200 images
+        assert metrics.inception_score(ordered, 1) == pytest.approx((5, 0))
+    assert metrics.inception_score(torch.full((30, 5), 0.2), 3) == pytest.approx((1, 0))
+    p = normal(40, 3).exp()
+    p = p / p.sum(1, keepdim=True)
+    wanted = (p * (p / p.mean(0)).log()).sum(1).mean().exp()
+    assert metrics.inception_score(p, 1)[0] == pytest.approx(wanted.item())
+
+
+def test_inception_score_refuses_logits_and_too_many_splits():
+    with pytest.raises(ValueError, match="sum to 1"):
+        metrics.inception_score(torch.tensor([[2.0, 3.0]]))
+    with pytest.raises(ValueError, match="1 to the 2 images, got 3"):
+        metrics.inception_score(torch.full((2, 2), 0.5), 3)
+
+
+def test_expected_coverage_against_chance():
+    found = [metrics.density_coverage(normal(60, 2, seed=s), normal(60, 2, seed=s + 500), 5) for s in range(200)]
+    density, coverage = torch.tensor(found).T
+    for values, wanted in ((density, 1.0), (coverage, metrics.expected_coverage(60, 60, 5))):
+        assert abs(values.mean() - wanted) < 4 * values.std() / 200**0.5
+    assert metrics.expected_coverage(10**6, 10**6, 5) == pytest.approx(1 - 2**-5, abs=1e-4)
+
+
+def test_frechet_bias_of_a_white_gaussian_and_its_floor():
+    dim = 4
+    bias = metrics.frechet_bias(normal(200_000, dim))
+    assert bias == pytest.approx(dim * (dim + 5) / 4, rel=0.02)  # fourth moments of 200,000 points
+    n, m = 400, 1000
+    floors = [metrics.frechet_distance(normal(n, dim, seed=s), normal(m, dim, seed=s + 900)) for s in range(200)]
+    floors = torch.tensor(floors)
+    assert abs(floors.mean() - bias * (1 / n + 1 / m)) < 4 * floors.std() / 200**0.5
+
+
+def test_frechet_limit_takes_the_bias_off():
+    g = torch.Generator().manual_seed(3)
+    reference = normal(50_000, 5, seed=7)
+    found = [metrics.frechet_limit(normal(800, 5, seed=s), reference, generator=g) for s in range(10)]
+    limits, slopes = torch.tensor(found).T
+    plain = torch.tensor([metrics.frechet_distance(normal(800, 5, seed=s), reference) for s in range(10)])
+    assert abs(limits.mean()) < 4 * limits.std() / 10**0.5 + 12.5 / 50_000
+    assert slopes.mean() == pytest.approx(12.5, rel=0.2)
+    assert plain.mean() > 5 * abs(limits.mean())
+
+
+def test_bootstrap_of_a_mean_and_of_a_biased_square():
+    x = normal(400)
+    g = torch.Generator().manual_seed(0)
+    mean = metrics.bootstrap(lambda part: float(part.mean()), x, 500, generator=g)
+    assert mean.value == float(x.mean()) and abs(mean.bias) < 4 * mean.deviation / 500**0.5
+    assert mean.deviation == pytest.approx(float(x.std()) / 20, rel=0.15)
+    square = metrics.bootstrap(lambda part: float(part.mean()) ** 2, x, 2000, generator=g)
+    assert square.bias == pytest.approx(float(x.var()) / 400, rel=0.25)
+    assert square.low < square.value - square.bias < square.high
+    with pytest.raises(ValueError, match="got 1 and 200"):
+        metrics.bootstrap(lambda part: 0.0, x, level=1)
+
+
+def test_share_interval_ends_where_the_deviation_says():
+    z = 1.959963984540054
+    for hits, n in ((3, 10), (98, 100), (0, 20), (20, 20)):
+        for p in metrics.share_interval(hits, n):
+            assert p in (0, 1) or abs(hits / n - p) == pytest.approx(z * (p * (1 - p) / n) ** 0.5)
+    low, high = metrics.share_interval(20, 20)
+    assert high == pytest.approx(1) and low < 0.9
+    with pytest.raises(ValueError, match="got 4 and 3"):
+        metrics.share_interval(4, 3)
+
+
+def test_copies_are_noticed_and_fresh_points_are_not():
+    train, fresh = normal(500, 2), normal(500, 2, seed=1)
+    assert metrics.copied_share(train[:100], train, fresh) == 1.0
+    assert metrics.copied_share(train, train, train) == 0.5
+    share = metrics.copied_share(normal(2000, 2, seed=2), train, fresh)
+    assert abs(share - 0.5) < 0.05
+    with pytest.raises(ValueError, match=r"got \(500, 2\) and \(499, 2\)"):
+        metrics.copied_share(train, train, fresh[1:])
+
+
+def test_a_classifier_learns_from_samples_alone_and_leaves_no_trace():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (128,), generator=g)
+    images = torch.full((128, 1, 28, 28), -1.0)
+    images[:, 0, :, :14] += 1.5 * labels[:, None, None]
+    images[:, 0, :, 14:] += 1.5 * (1 - labels[:, None, None])
+    pixels = (images[:40] * 127.5 + 127.5).to(torch.uint8)
+    test = Dataset("made up", "test", pixels, labels[:40], ("left", "right"))
+    before = torch.get_rng_state()
+    score = metrics.classification_accuracy_score(images, labels, test, epochs=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert score == 1.0 == metrics.classification_accuracy_score(images, labels, test, epochs=4)
+    flipped = metrics.classification_accuracy_score(images, 1 - labels, test, epochs=4)
+    assert flipped == 0.0
+    with pytest.raises(ValueError, match="at least 64 images, got 10 and 10"):
+        metrics.classification_accuracy_score(images[:10], labels[:10], test)
+
+
+def test_measurement_has_every_judge_and_its_floor():
+    train, test = dataset(100, "train", 0), dataset(80, "test", 1)
+    x = to_float(dataset(20, "train", 2).images)
+    result = metrics.measure_samples(Brightness(), x, torch.zeros(20, dtype=torch.int64), train, test)
+    reference = to_float(test.images).flatten(1)
+    precision, recall = metrics.precision_recall(reference, x.flatten(1))
+    assert (result["precision"], result["recall"]) == (precision, recall)
+    floors = [metrics.precision_recall(reference, to_float(part).flatten(1)) for part in metrics.real_parts(train, 20)]
+    assert result["recall_floor"] == pytest.approx(sum(r for _, r in floors) / 5)
+    assert {
+        f"{n}{e}" for n in ("precision", "recall", "kernel", "inception") for e in ("", "_floor", "_floor_error")
+    } <= set(result)
