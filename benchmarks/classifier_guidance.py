@@ -21,12 +21,12 @@ from diffusion_edu.schedules import time_grid
 
 ROOT = Path(__file__).resolve().parents[1] / "data"
 OUT = ROOT / "measured" / "classifier_guidance.json"
-SCALES = (0.0, 0.5, 1.0, 1.5, 2.5, 4.0, 5.5)
+SCALES = (0.0, 0.5, 1.0, 2.5, 4.0, 5.5)
 INTERVALS = ((None, None), (None, -2.0), (-2.0, 3.0), (3.0, None))  # of log-SNR; None: no limit
 ROWS = [{"guide": "none", "w": 1.0, "low": None, "high": None}]
 ROWS += [{"guide": "free", "w": 4.0, "low": low, "high": high} for low, high in INTERVALS]
 ROWS += [{"guide": "noisy", "w": w, "low": None, "high": None} for w in SCALES]
-ROWS += [{"guide": "clean", "w": w, "low": None, "high": None} for w in (1.0, 5.5)]
+ROWS += [{"guide": "clean", "w": w, "low": None, "high": None} for w in (5.5,)]
 
 
 def guided(denoiser, row):

@@ -16,7 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHAPTERS = ("forward", "denoising", "latent", "elbo", "score", "sde", "ode")
+CHAPTERS = (
+    "forward",
+    "denoising",
+    "latent",
+    "elbo",
+    "score",
+    "sde",
+    "ode",
+    "guidance",
+)
 
 
 @dataclass(frozen=True)

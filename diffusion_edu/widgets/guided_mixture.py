@@ -38,7 +38,9 @@ class GuidedMixture(Widget):
 
     _esm = Path(__file__).with_suffix(".mjs")
 
-    example = traitlets.Unicode("pair", help="pair: one Gaussian in another; classes: two of three lumps").tag(sync=True)
+    example = traitlets.Unicode("pair", help="pair: one Gaussian in another; classes: two of three lumps").tag(
+        sync=True
+    )
     w = traitlets.Float(2.0, help="guidance weight; 1 is plain conditional").tag(sync=True)
     low = traitlets.Float(-float(LIMIT), help="guidance acts from this log-SNR").tag(sync=True)
     high = traitlets.Float(float(LIMIT), help="to this one").tag(sync=True)
