@@ -91,7 +91,7 @@ X0 = Exercise(
 
 CFG = Exercise(
     name="guidance-weight",
-    question="Guided eps from the unconditional eps_null, the conditional eps_y, and the weight s of the CFG paper, in which 0 is plain conditional.",
+    question="Guided eps from eps_null, eps_y and the CFG paper's weight s, in which 0 is plain conditional.",
     answer=lambda eps_null, eps_y, s: (1 + s) * eps_y - s * eps_null,
     cases=((0.5, 1.1, 2.0), (-0.3, 0.4, 1.0), (1.0, 0.2, 0.5), (0.4, -0.6, 0.0)),
     slips=(
@@ -217,8 +217,8 @@ GRADIENT = Exercise(
 SHIFT = Exercise(
     name="guidance-shift",
     question=(
-        "Guided eps of the mean shift, from eps_hat, the gradient g at the mean, beta_k, alpha_bar_k, the variance var of the "
-        "reverse step, and w."
+        "Guided eps of the mean shift, from eps_hat, the gradient g at the mean, beta_k, alpha_bar_k, "
+        "the variance var of the reverse step, and w."
     ),
     answer=lambda eps_hat, g, beta, bar, var, w: eps_hat - w * var / beta * sqrt((1 - bar) * (1 - beta)) * g,
     cases=((0.5, 0.8, 0.1, 0.45, 0.1, 2.0), (-1.0, 0.3, 0.3, 0.2, 0.25, 1.0), (0.2, -1.5, 0.05, 0.9, 0.03, 3.0)),

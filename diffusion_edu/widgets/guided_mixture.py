@@ -1,4 +1,4 @@
-"""What guidance makes of an exact law on the line: where the guided ODE ends, and the tilted density that it is taken for."""
+"""What guidance makes of an exact law on the line: where the guided ODE ends, and the tilted density."""
 
 from __future__ import annotations
 
