@@ -22,11 +22,11 @@ export function describe({ p_null, w, cells }, p, i) {
   const [bestP, bestW] = lowest(cells.frechet);
   const best = cells.frechet[bestP][bestW];
   const now = cell("frechet");
-  const facts = `w = ${w[i]}, labels dropped with p_∅ = ${p_null[p]}: ${percent(cell("accuracy"))} are read as asked. Precision ${percent(cell("precision"))}, recall ${percent(cell("recall"))}. Fréchet distance ${now[0].toFixed(2)} ± ${now[1].toFixed(2)}.`;
+  const facts = `w = ${w[i]}, labels dropped with p∅ = ${p_null[p]}: ${percent(cell("accuracy"))} are read as asked. Precision ${percent(cell("precision"))}, recall ${percent(cell("recall"))}. Fréchet distance ${now[0].toFixed(2)} ± ${now[1].toFixed(2)}.`;
   if (bestP === p && bestW === i) return `${facts}\nThis is the lowest Fréchet distance of the surface; neighbours within the bars are as good.`;
   const far = apart(now, best);
   const verdict = far < 2 ? `which cannot be told from this one: ${far.toFixed(1)} standard errors` : `${far.toFixed(0)} standard errors below this one`;
-  return `${facts}\nThe lowest of the surface is ${best[0].toFixed(2)} ± ${best[1].toFixed(2)}, at w = ${w[bestW]} and p_∅ = ${p_null[bestP]}, ${verdict}.`;
+  return `${facts}\nThe lowest of the surface is ${best[0].toFixed(2)} ± ${best[1].toFixed(2)}, at w = ${w[bestW]} and p∅ = ${p_null[bestP]}, ${verdict}.`;
 }
 
 // ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------

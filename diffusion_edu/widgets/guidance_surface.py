@@ -86,9 +86,9 @@ class GuidanceSurface(Widget):
         """What the static figure shows, with the best cell."""
         share, weight, (value, error) = best_cell(self.p_null, self.w, self.cells["frechet"])
         return (
-            f"Accuracy, precision, recall and Fréchet distance over the guidance weight from {self.w[0]:g} to {self.w[-1]:g}, one "
-            f"curve for each share of dropped labels from {self.p_null[0]:g} to {self.p_null[-1]:g}. The lowest Fréchet distance, "
-            f"{value:.2f} plus or minus {error:.2f}, stands at share {share:g} and weight {weight:g}."
+            f"Accuracy, precision, recall and Fréchet distance over the guidance weight from {self.w[0]:g} to "
+            f"{self.w[-1]:g}, one curve for each share of dropped labels from {self.p_null[0]:g} to "
+            f"{self.p_null[-1]:g}. The lowest Fréchet distance, {value:.2f} plus or minus {error:.2f}, stands at share {share:g} and weight {weight:g}."
         )
 
 

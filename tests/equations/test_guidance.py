@@ -415,3 +415,14 @@ def test_the_wrapper_on_intervals_follows_the_plain_one_outside():
     guided = classifier_free(d, 3.0)
     close(on_interval(guided, d, log_snr - 1, log_snr + 1)(X, T, Y).x0, guided(X, T, Y).x0)
     close(on_interval(guided, d, log_snr + 1)(X, T, Y).x0, d(X, T, Y).x0)
+
+
+@equation("eq-guide-logistic", method="exact", tolerance="1e-10 (float64 rounding)")
+def test_the_gradient_for_two_lumps():
+    line = GaussianMixture(torch.tensor([[-1.0], [1.0]], dtype=F64), 0.5)
+    x = torch.linspace(-2, 2, 9, dtype=F64)[:, None]
+    found = log_gradient(line.classifier(VP), x, T, torch.ones(9, dtype=torch.long))
+    alpha, V = VP.alpha(T), VP.alpha(T) ** 2 * 0.25 + VP.sigma(T) ** 2
+    wanted = 2 * alpha / V / (1 + (2 * alpha * x / V).exp())
+    close(found, wanted)
+    assert far(found, wanted * (1 - V / (2 * alpha) * wanted))  # the gradient of the probability

@@ -14,8 +14,8 @@ test("shares and distances in standard errors", () => {
 });
 
 test("words: the best cell, one that is far from it, and one that cannot be told from it", () => {
-  assert.match(describe(fixture, 1, 2), /w = 2, labels dropped with p_∅ = 0\.1: 70\.0 ± 2\.0 %.*\nThis is the lowest/);
-  assert.match(describe(fixture, 0, 0), /The lowest of the surface is 3\.00 ± 0\.30, at w = 2 and p_∅ = 0\.1, 7 standard errors below/);
+  assert.match(describe(fixture, 1, 2), /w = 2, labels dropped with p∅ = 0\.1: 70\.0 ± 2\.0 %.*\nThis is the lowest/);
+  assert.match(describe(fixture, 0, 0), /The lowest of the surface is 3\.00 ± 0\.30, at w = 2 and p∅ = 0\.1, 7 standard errors below/);
   const blurred = structuredClone(fixture);
   blurred.cells.frechet[1][1] = [3.2, 0.3];
   assert.match(describe(blurred, 1, 1), /cannot be told from this one: 0\.5 standard errors/);
