@@ -88,7 +88,8 @@ class GuidanceSurface(Widget):
         return (
             f"Accuracy, precision, recall and Fréchet distance over the guidance weight from {self.w[0]:g} to "
             f"{self.w[-1]:g}, one curve for each share of dropped labels from {self.p_null[0]:g} to "
-            f"{self.p_null[-1]:g}. The lowest Fréchet distance, {value:.2f} plus or minus {error:.2f}, stands at share {share:g} and weight {weight:g}."
+            f"{self.p_null[-1]:g}. The lowest Fréchet distance, {value:.2f} plus or minus {error:.2f}, stands at share "
+            f"{share:g} and weight {weight:g}."
         )
 
 
