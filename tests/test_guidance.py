@@ -143,7 +143,7 @@ def test_intervals_choose_row_by_row_when_times_differ():
 
 def test_sums_of_a_guided_classifier_are_clipped_like_the_denoisers():
     clipped = Denoiser(Net(), Cosine(), "eps", clip=(-0.5, 0.5))
-    guided = classifier_guided(clipped, lambda x, t, y: 9 * x.sum(1), 5.0)
+    guided = classifier_guided(clipped, lambda x, t, y: 9 * x.sum(1), 5.0, conditional=True)
     assert guided.clip == (-0.5, 0.5) and guided.schedule is clipped.schedule
     assert float(guided(X, T, TWO).x0.abs().max()) == 0.5 < float(guided.raw(X, T, TWO).x0.abs().max())
 
