@@ -102,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     noisy.add_argument("--out", type=Path, required=True)
     noisy.add_argument("--epochs", type=int, default=6)
     noisy.add_argument("--images", type=int, help="train on the first so many images only")
+    noisy.add_argument("--batch", type=int, default=128)
     noisy.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
 
     variance = commands.add_parser(
@@ -538,7 +539,8 @@ def train_noisy_classifier(options: argparse.Namespace) -> None:
     )
     torch.manual_seed(options.seed)
     net, started = NoisyClassifier(), perf_counter()
-    rounds = training.fit_noisy_classifier(net, schedule, images, labels, options.epochs, seed=options.seed)
+    recipe = {name: getattr(options, name) for name in ("epochs", "batch", "seed")}
+    rounds = training.fit_noisy_classifier(net, schedule, images, labels, **recipe)
     for epoch, loss in rounds:
         print(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
     seconds = perf_counter() - started
@@ -548,7 +550,7 @@ def train_noisy_classifier(options: argparse.Namespace) -> None:
         {"class": "NoisyClassifier", "arguments": {}},
         noise=checkpoints.describe_schedule(schedule),
         dataset={"name": "mnist", "split": "train", "images": len(images), "sha256": train_set.sha256},
-        training={"epochs": options.epochs, "seed": options.seed, "threads": torch.get_num_threads()},
+        training=recipe | {"threads": torch.get_num_threads()},
         wall_seconds=seconds,
         test_images=len(test_set),
         levels=accuracy_by_noise(net, schedule, test_set),
