@@ -30,10 +30,10 @@ from diffusion_edu.likelihood import (
     step_kl,
 )
 from diffusion_edu.losses import interpolated_log_variance
-from diffusion_edu.metrics import mean_and_error, measure_elbo
-from diffusion_edu.networks import VAE, Classifier, UNet, VarianceHead
+from diffusion_edu.metrics import mean_and_error, measure_elbo, share_error
+from diffusion_edu.networks import VAE, Classifier, NoisyClassifier, UNet, VarianceHead
 from diffusion_edu.process import normal_like, q_sample
-from diffusion_edu.schedules import SCHEDULES, make_schedule, time_grid
+from diffusion_edu.schedules import SCHEDULES, Schedule, make_schedule, time_grid
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 SAMPLERS = {
@@ -96,6 +96,15 @@ def parser() -> argparse.ArgumentParser:
     classifier.add_argument("--out", type=Path, required=True)
     classifier.add_argument("--epochs", type=int, default=10)
 
+    noisy = commands.add_parser(
+        "train-noisy-classifier", help="train a classifier of noisy digits, for classifier guidance, and measure it"
+    )
+    noisy.add_argument("--out", type=Path, required=True)
+    noisy.add_argument("--epochs", type=int, default=6)
+    noisy.add_argument("--images", type=int, help="train on the first so many images only")
+    noisy.add_argument("--batch", type=int, default=128)
+    noisy.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
+
     variance = commands.add_parser(
         "train-variance", help="train a small head for the variance of a denoiser's steps, and measure what it saves"
     )
@@ -116,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     vae.add_argument("--images", type=int, help="train on the first so many images only")
     vae.add_argument("--batch", type=int, default=128)
     vae.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    for command in (train, sample, evaluate, likelihood, classifier, variance, vae):
+    for command in (train, sample, evaluate, likelihood, classifier, noisy, variance, vae):
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--threads", type=int, help="CPU threads")
         command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
@@ -504,6 +513,51 @@ def train_classifier(options: argparse.Namespace) -> None:
     print((options.out / "manifest.json").read_text())
 
 
+@torch.no_grad()
+def accuracy_by_noise(net: NoisyClassifier, schedule: Schedule, test: data.Dataset) -> list[dict[str, float]]:
+    """Accuracy and mean log p(y | x_t) on the test split at eleven noise levels, each with its standard error."""
+    net.eval()
+    g, x0, rows = torch.Generator().manual_seed(0), data.to_float(test.images), []
+    for t in torch.linspace(0, schedule.t_max, 11).clamp(min=schedule.t_min):
+        x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=g))
+        logits = torch.cat([net(part, t) for part in x_t.split(500)])
+        hits, log_p = logits.argmax(1) == test.labels, logits.log_softmax(1).gather(1, test.labels[:, None])[:, 0]
+        mean, error = mean_and_error(log_p.double())
+        row = {"t": round(float(t), 4), "log_snr": round(float(schedule.log_snr(t)), 3)}
+        row |= {"accuracy": float(hits.double().mean()), "accuracy_error": share_error(int(hits.sum()), len(hits))}
+        rows.append(row | {"log_p": mean, "log_p_error": error})
+    return rows
+
+
+def train_noisy_classifier(options: argparse.Namespace) -> None:
+    """Train the classifier of noisy digits and write it with its test accuracy at each noise level."""
+    train_set, test_set = data.load("mnist", "train"), data.load("mnist", "test")
+    images, labels, schedule = (
+        train_set.images[: options.images],
+        train_set.labels[: options.images],
+        make_schedule(options.schedule),
+    )
+    torch.manual_seed(options.seed)
+    net, started = NoisyClassifier(), perf_counter()
+    recipe = {name: getattr(options, name) for name in ("epochs", "batch", "seed")}
+    rounds = training.fit_noisy_classifier(net, schedule, images, labels, **recipe)
+    for epoch, loss in rounds:
+        print(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
+    seconds = perf_counter() - started
+    checkpoints.save(
+        options.out,
+        net,
+        {"class": "NoisyClassifier", "arguments": {}},
+        noise=checkpoints.describe_schedule(schedule),
+        dataset={"name": "mnist", "split": "train", "images": len(images), "sha256": train_set.sha256},
+        training=recipe | {"threads": torch.get_num_threads()},
+        wall_seconds=seconds,
+        test_images=len(test_set),
+        levels=accuracy_by_noise(net, schedule, test_set),
+    )
+    print((options.out / "manifest.json").read_text())
+
+
 def train_vae(options: argparse.Namespace) -> None:
     """Train a VAE on MNIST and write it with its log and its bits a dimension on the test split, term by term."""
     device = find_device(options.device)
@@ -555,6 +609,7 @@ COMMANDS = {
     "likelihood": likelihood,
     "train-variance": train_variance,
     "train-classifier": train_classifier,
+    "train-noisy-classifier": train_noisy_classifier,
     "train-vae": train_vae,
 }
 

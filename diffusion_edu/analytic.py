@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, pi
 
 import torch
@@ -64,31 +65,58 @@ class GaussianMixture:
         pull = (alpha[:, :, None] * self.means - x[:, None]) / variance[:, :, None]  # (N, K, dim)
         return (responsibility[:, :, None] * pull).sum(1)
 
-    def denoiser(self, schedule: Schedule) -> DenoiserFunction:
+    def denoiser(self, schedule: Schedule, classes: Tensor | None = None) -> DenoiserFunction:
         """The exact denoiser (x_t, t, y=None) -> Prediction of this mixture under `schedule`.
 
-        It answers E[x_0 | x_t]; labels choose components: with y (N,) the data is component y alone, and y = K, the
-        null class, means all of them, as without labels.
+        It answers E[x_0 | x_t]. classes: (K,) int64, the class 0 ... C - 1 of each component, or None for one class each.
+        With labels y (N,) the data are the components of class y alone; y = C, the null class, means all of them, as
+        without labels. Its `num_classes` is C.
         """
+        classes = self.component_classes(classes)
+        num_classes = int(classes.max()) + 1
 
         def denoise(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
             check_times(t, x_t)
-            check_labels(y, x_t, len(self.means))
+            check_labels(y, x_t, num_classes)
             alpha, sigma = (
                 schedule.alpha(t).to(x_t.dtype).reshape(-1, 1),
                 schedule.sigma(t).to(x_t.dtype).reshape(-1, 1),
             )
             log_density = self.component_log_densities(x_t, alpha, sigma)
             if y is not None:
-                classes, asked = torch.arange(len(self.means), device=y.device), y[:, None]
-                log_density = log_density.masked_fill((classes != asked) & (asked < len(classes)), -torch.inf)
+                asked = y[:, None]
+                log_density = log_density.masked_fill((classes != asked) & (asked < num_classes), -torch.inf)
             responsibility = log_density.softmax(1)[:, :, None]  # (N, K, 1)
             gain = (alpha * self.stds**2 / (alpha**2 * self.stds**2 + sigma**2))[:, :, None]
             x0 = self.means + gain * (x_t[:, None] - alpha[:, :, None] * self.means)  # (N, K, dim)
             return Prediction(schedule, x_t, t, (responsibility * x0).sum(1), "x0")
 
-        denoise.schedule = schedule
+        denoise.schedule, denoise.num_classes = schedule, num_classes
         return denoise
+
+    def classifier(
+        self, schedule: Schedule, classes: Tensor | None = None
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The exact noise-aware classifier: (x_t, t, y) -> log p(y | x_t) in nats, (N,). classes: as for `denoiser`."""
+        classes = self.component_classes(classes)
+
+        def log_p_y(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            check_times(t, x_t)
+            log_density = self.component_log_densities(x_t, schedule.alpha(t), schedule.sigma(t))
+            return log_density.masked_fill(classes != y[:, None], -torch.inf).logsumexp(1) - log_density.logsumexp(1)
+
+        return log_p_y
+
+    def component_classes(self, classes: Tensor | None) -> Tensor:
+        """The class of each component, (K,) int64; ValueError unless they are 0 ... C - 1, none of them empty."""
+        if classes is None:
+            return torch.arange(len(self.means), device=self.means.device)
+        known = sorted(set(classes.flatten().tolist()))
+        if classes.shape != self.weights.shape or known != list(range(len(known))):
+            raise ValueError(
+                f"need a class 0, 1, ... for each of {len(self.means)} components, none left out, got {classes.tolist()}"
+            )
+        return classes.to(self.means.device)
 
     @staticmethod
     def coefficients(x: Tensor, schedule: Schedule | None, t: Tensor | None) -> tuple[Tensor, Tensor]:

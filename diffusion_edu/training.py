@@ -27,7 +27,7 @@ from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.losses import denoising_loss, drop_labels, spread_times, variance_loss
 from diffusion_edu.networks import VarianceHead
 from diffusion_edu.process import q_sample
-from diffusion_edu.schedules import time_grid
+from diffusion_edu.schedules import Schedule, time_grid
 
 
 @dataclass(frozen=True)
@@ -362,3 +362,38 @@ def fit_variance(
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
         yield step + 1, loss.item()
+
+
+def fit_noisy_classifier(
+    net: nn.Module,
+    schedule: Schedule,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int = 6,
+    batch: int = 128,
+    rate: float = 2e-3,
+    seed: int = 0,
+) -> Iterator[tuple[int, float]]:
+    """Train (x_t, t) -> logits on uint8 images noised to all levels of `schedule`; yield (epoch, mean loss) after each.
+
+    Its loss, the plain cross entropy, is least for the true p(y | x_t). Raises ValueError for fewer images than a batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.01)
+    per_epoch = len(images) // batch
+    if per_epoch < 1:
+        raise ValueError(f"a batch of {batch} needs at least as many images, got {len(images)}")
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * per_epoch)
+    net.train()
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for index in torch.randperm(len(images), generator=generator)[: per_epoch * batch].split(batch):
+            x0, t = to_float(images[index]), spread_times(schedule, batch, generator)
+            x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=generator))
+            loss = nn.functional.cross_entropy(net(x_t, t), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cycle.step()
+            total += float(loss.detach())
+        yield epoch, total / per_epoch

@@ -384,3 +384,24 @@ def test_mistakes_in_the_ode_route(capsys, checkpoint):
     assert "--steps-ode must be above 0, got 0" in complaint(capsys, line)
     line = ["likelihood", "--checkpoint", checkpoint, "--images", "1"]
     assert "--images must be at least 2, for a standard error, got 1" in complaint(capsys, line)
+
+
+# --- train-noisy-classifier ---
+
+NOISY_OPTIONS = ["train-noisy-classifier", "--epochs", "1", "--batch", "16"]
+
+
+def test_train_noisy_classifier_writes_weights_and_accuracy_by_level(capsys, tmp_path):
+    assert cli.main([*NOISY_OPTIONS, "--out", str(tmp_path)]) == 0
+    net, manifest = checkpoints.load_network(tmp_path)
+    assert manifest["network"]["class"] == type(net).__name__ == "NoisyClassifier"
+    assert manifest["training"]["batch"] == 16 and manifest["noise"]["name"] == "Cosine"
+    levels = manifest["levels"]
+    assert len(levels) == 11 and [row["t"] for row in levels] == sorted(row["t"] for row in levels)
+    assert all(0 <= row["accuracy"] <= 1 and row["log_p"] < 0 for row in levels)
+    assert "accuracy_error" in capsys.readouterr().out
+
+
+def test_mistakes_in_training_a_noisy_classifier(capsys, tmp_path):
+    wrong = [*NOISY_OPTIONS, "--out", tmp_path, "--images", "8"]
+    assert "a batch of 16 needs at least as many images, got 8" in complaint(capsys, wrong)

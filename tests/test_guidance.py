@@ -1,15 +1,30 @@
-"""Classifier-free guidance: the scores add up as written, in one call of the network."""
+"""Guidance: the scores add up as written, in one call of the network, and wrappers compose."""
 
 import pytest
 import torch
 from torch import nn
 
+from diffusion_edu.__main__ import CHECKPOINTS
 from diffusion_edu.analytic import GaussianMixture
+from diffusion_edu.checkpoints import load_network
+from diffusion_edu.data import load, to_float
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.guidance import anomaly_map, classifier_free, encode_to, loss_guided, partial_grid, return_from
+from diffusion_edu.guidance import (
+    anomaly_map,
+    classifier_free,
+    classifier_guided,
+    encode_to,
+    loss_guided,
+    on_interval,
+    partial_grid,
+    return_from,
+)
+from diffusion_edu.metrics import share_error
+from diffusion_edu.networks import NoisyClassifier
 from diffusion_edu.process import q_sample
-from diffusion_edu.samplers import ancestral, sample
-from diffusion_edu.schedules import Cosine, Flow, LinearBeta
+from diffusion_edu.samplers import ancestral, ddim, sample
+from diffusion_edu.schedules import Cosine, Flow, LinearBeta, time_grid
+from diffusion_edu.training import fit_noisy_classifier
 
 
 class Net(nn.Module):
@@ -72,6 +87,119 @@ def test_labels_are_needed_and_checked(denoiser):
         classifier_free(denoiser, 2.0)(X, torch.tensor(0.4))
     with pytest.raises(ValueError, match="0 ... 2"):
         classifier_free(denoiser, 2.0)(X, torch.tensor(0.4), torch.tensor([0, 1, 2, 7]))
+
+
+# --- exact mixtures, classifiers, intervals ---------------------------------------------------------------------------
+
+F64 = torch.float64
+MIXTURE = GaussianMixture(
+    torch.tensor([[-1.2, 0.3], [0.9, 1.0], [0.4, -1.1]], dtype=F64),
+    torch.tensor([0.3, 0.4, 0.25], dtype=F64),
+    torch.tensor([0.2, 0.5, 0.3], dtype=F64),
+)
+CLASSES, TWO = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 1, 0])
+T = torch.tensor(0.4, dtype=F64)
+EXACT, READER = MIXTURE.denoiser(Cosine(), CLASSES), MIXTURE.classifier(Cosine(), CLASSES)
+
+
+def same(left, right):
+    torch.testing.assert_close(left.x0, right.x0, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("t", [T, torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=F64)])
+def test_an_exact_mixture_is_guided_too(t):
+    same(classifier_free(EXACT, 0.0)(X, t, TWO), EXACT(X, t))
+    same(classifier_free(EXACT, 0.0)(X, t, TWO), EXACT(X, t, torch.full((4,), 2)))
+    same(classifier_guided(EXACT, READER, 1.0)(X, t, TWO), EXACT(X, t, TWO))
+    same(classifier_guided(EXACT, READER, 3.0)(X, t, TWO), classifier_free(EXACT, 3.0)(X, t, TWO))
+    same(classifier_guided(EXACT, READER, 0.0)(X, t, TWO), EXACT(X, t))
+
+
+def test_classes_are_groups_of_components():
+    both = MIXTURE.component_log_densities(X, torch.ones((), dtype=F64), torch.zeros((), dtype=F64))
+    part = GaussianMixture(MIXTURE.means[1:], MIXTURE.stds[1:], MIXTURE.weights[1:])
+    ones = torch.ones(4, dtype=torch.long)
+    same(EXACT(X, T, ones), part.denoiser(Cosine())(X, T))
+    total = READER(X, T, ones).exp() + READER(X, T, 0 * ones).exp()
+    torch.testing.assert_close(total, torch.ones(4, dtype=F64))
+    clean = READER(X, torch.tensor(0.0, dtype=F64), ones)
+    torch.testing.assert_close(clean, both[:, 1:].logsumexp(1) - both.logsumexp(1))
+
+
+def test_wrappers_compose():
+    twice = classifier_guided(classifier_free(EXACT, 2.0), READER, 1.5, conditional=True)
+    same(twice(X, T, TWO), classifier_free(EXACT, 3.5)(X, T, TWO))
+    inner = on_interval(twice, EXACT, low=5.0)
+    same(inner(X, T, TWO), EXACT(X, T, TWO))
+
+
+def test_a_guided_denoiser_is_sampled_like_any_other():
+    ts, steps = time_grid(Cosine(), 5), []
+    for _ in range(2):
+        guided = classifier_guided(EXACT, READER, 2.0)
+        steps.append(sample(ddim(guided, X, ts, y=TWO)))  # walks under no_grad: the gradient is taken all the same
+    assert torch.equal(*steps) and not steps[0].requires_grad
+
+
+def test_intervals_choose_row_by_row_when_times_differ():
+    t = torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=F64)
+    log_snr = Cosine().log_snr(t)
+    guided = classifier_free(EXACT, 4.0)
+    found = on_interval(guided, EXACT, float(log_snr[2]), float(log_snr[1]))(X, t, TWO)
+    for row, wanted in enumerate([EXACT, guided, guided, EXACT]):
+        torch.testing.assert_close(found.x0[row], wanted(X, t, TWO).x0[row])
+
+
+def test_sums_of_a_guided_classifier_are_clipped_like_the_denoisers():
+    clipped = Denoiser(Net(), Cosine(), "eps", clip=(-0.5, 0.5))
+    guided = classifier_guided(clipped, lambda x, t, y: 9 * x.sum(1), 5.0, conditional=True)
+    assert guided.clip == (-0.5, 0.5) and guided.schedule is clipped.schedule
+    assert float(guided(X, T, TWO).x0.abs().max()) == 0.5 < float(guided.raw(X, T, TWO).x0.abs().max())
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="needs a denoiser with classes"):
+        classifier_free(classifier_guided(EXACT, READER, 1.0), 2.0)
+    with pytest.raises(ValueError, match="needs labels y, got None"):
+        classifier_guided(EXACT, READER, 1.0)(X, T)
+    with pytest.raises(ValueError, match=r"log_p_y must answer shape \(4,\), one for each row, got \(\)"):
+        classifier_guided(EXACT, lambda x, t, y: x.sum(), 1.0)(X, T, TWO)
+    with pytest.raises(ValueError, match="need low <= high, got 2 and 1"):
+        on_interval(EXACT, EXACT, 2, 1)
+    with pytest.raises(ValueError, match="none left out, got \\[0, 2, 2\\]"):
+        MIXTURE.denoiser(Cosine(), torch.tensor([0, 2, 2]))
+
+
+def test_the_noisy_classifier_learns_and_is_the_same_every_time():
+    images = torch.zeros(40, 1, 28, 28, dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    images[labels == 1, :, :, 14:] = 255
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = NoisyClassifier(width=8, features=16)
+        losses.append([loss for _, loss in fit_noisy_classifier(net, Cosine(), images, labels, epochs=6, batch=20)])
+    assert losses[0] == losses[1] and losses[0][-1] < 0.8 * losses[0][0]
+    net.eval()
+    x, t = torch.zeros(3, 1, 28, 28), torch.tensor(0.3)
+    log_p = torch.stack([net.log_p_y(x, t, torch.full((3,), c)) for c in range(10)])
+    torch.testing.assert_close(log_p.exp().sum(0), torch.ones(3))
+    with pytest.raises(ValueError, match="a batch of 50 needs at least as many images, got 40"):
+        next(fit_noisy_classifier(net, Cosine(), images, labels, batch=50))
+    with pytest.raises(ValueError, match=r"need images \(N, 1, 28, 28\)"):
+        net(torch.zeros(3, 2), t)
+
+
+def test_the_committed_classifier_reads_noisy_digits():
+    net, manifest = load_network(CHECKPOINTS / "mnist-noisy-classifier")
+    test = load("mnist", "test")
+    x0, level = to_float(test.images[:500]), manifest["levels"][6]
+    t = torch.tensor(level["t"])
+    x_t = q_sample(Cosine(), x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        accuracy = float((net(x_t, t).argmax(1) == test.labels[:500]).double().mean())
+    assert abs(accuracy - level["accuracy"]) < 4 * share_error(round(500 * accuracy), 500)
+    assert [row["accuracy"] for row in manifest["levels"]][-1] < 0.2 < 0.98 < manifest["levels"][0]["accuracy"]
 
 
 # --- loss ---------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ CHAPTERS = (
     "ode",
     "evaluate",
     "steering",
+    "guidance",
 )
 
 

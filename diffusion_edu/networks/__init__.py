@@ -1,9 +1,9 @@
-"""Networks: a U-Net for images, a small MLP for points in the plane, a classifier that measures samples, a VAE."""
+"""Networks: a U-Net for images, a small MLP for points in the plane, two classifiers, a VAE."""
 
-from diffusion_edu.networks.classifier import Classifier
+from diffusion_edu.networks.classifier import Classifier, NoisyClassifier
 from diffusion_edu.networks.mlp import MLP
 from diffusion_edu.networks.unet import UNet
 from diffusion_edu.networks.vae import VAE
 from diffusion_edu.networks.variance import VarianceHead
 
-__all__ = ["MLP", "VAE", "Classifier", "UNet", "VarianceHead"]
+__all__ = ["MLP", "VAE", "Classifier", "NoisyClassifier", "UNet", "VarianceHead"]

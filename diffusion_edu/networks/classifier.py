@@ -1,8 +1,10 @@
-"""The frozen MNIST classifier: the eye with which samples are judged."""
+"""Two MNIST classifiers: the frozen eye with which samples are judged, and one that reads noisy digits."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+from diffusion_edu.networks.unet import FourierTime
 
 
 class Classifier(nn.Module):
@@ -33,3 +35,51 @@ def conv(width_in: int, width_out: int, size: int = 3, stride: int = 1) -> nn.Se
     """Convolution, batch norm, ReLU; height and width are divided by `stride`."""
     layer = nn.Conv2d(width_in, width_out, size, stride, padding=size // 2, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(width_out), nn.ReLU())
+
+
+class NoisyClassifier(nn.Module):
+    """Noisy images x_t (N, 1, 28, 28) and their times t (N,) in [0, 1] -> logits (N, 10) of p(y | x_t).
+
+    Three strided convolutions, the time as a scale and a shift after each; smooth, since guidance follows its gradient.
+    """
+
+    def __init__(self, width: int = 32, features: int = 128, num_classes: int = 10, embedding: int = 64) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.embed_time = nn.Sequential(FourierTime(embedding), nn.Linear(embedding, embedding), nn.SiLU())
+        self.layers = nn.ModuleList(
+            [
+                TimedConv(1, width, 5, embedding),  # 14 x 14
+                TimedConv(width, 2 * width, 3, embedding),  # 7 x 7
+                TimedConv(2 * width, 4 * width, 3, embedding),  # 4 x 4
+            ]
+        )
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(64 * width, features), nn.SiLU(), nn.Dropout(0.1), nn.Linear(features, num_classes)
+        )
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if x_t.ndim != 4 or x_t.shape[1:] != (1, 28, 28):
+            raise ValueError(f"need images (N, 1, 28, 28), got {tuple(x_t.shape)}")
+        emb = self.embed_time(t.to(x_t.dtype).expand(len(x_t)))
+        for layer in self.layers:
+            x_t = layer(x_t, emb)
+        return self.head(x_t)
+
+    def log_p_y(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """log p(y | x_t) in nats, (N,), for labels y (N,)."""
+        return self(x_t, t).log_softmax(1).gather(1, y[:, None])[:, 0]
+
+
+class TimedConv(nn.Module):
+    """Strided convolution, group norm, a scale and a shift from the time's embedding, SiLU; halves height and width."""
+
+    def __init__(self, width_in: int, width_out: int, size: int, embedding: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width_out, size, stride=2, padding=size // 2, bias=False)
+        self.norm = nn.GroupNorm(8, width_out, affine=False)
+        self.modulate = nn.Linear(embedding, 2 * width_out)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.modulate(emb)[:, :, None, None].chunk(2, dim=1)
+        return nn.functional.silu(self.norm(self.conv(x)) * (1 + scale) + shift)

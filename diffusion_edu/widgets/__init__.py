@@ -3,6 +3,8 @@
 from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
+from diffusion_edu.widgets.guidance_surface import GuidanceSurface
+from diffusion_edu.widgets.guided_mixture import GuidedMixture
 from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
 from diffusion_edu.widgets.metric_explorer import MetricExplorer
 from diffusion_edu.widgets.partial_noising import PartialNoising
@@ -13,6 +15,8 @@ from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
     "EvidenceGap",
+    "GuidanceSurface",
+    "GuidedMixture",
     "ReverseFamily",
     "BoundExplorer",
     "LikelihoodRoutes",
