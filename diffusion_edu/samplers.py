@@ -117,7 +117,7 @@ def variance_rule(variance: Variance, steps: int) -> StepRule | None:
         each = iter(variance)
         return lambda prediction, s: next(each)
     if variance not in ("small", "large"):
-        raise ValueError(f'variance must be "small", "large", a function or a tensor, got {variance!r}')
+        raise ValueError(f'variance must be a function, a tensor, "small" or "large", got {variance!r}')
     return None if variance == "small" else lambda p, s: transition(p.schedule, p.t, s)[1]
 
 
