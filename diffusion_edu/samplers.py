@@ -433,14 +433,14 @@ def edm(
     """
     if not 0 <= churn < float("inf"):
         raise ValueError(f"churn must be at least 0, got {churn}")
-    gamma, schedule = min(churn / (len(ts) - 1), 2**0.5 - 1), denoiser.schedule
-    top = schedule.t_max
+    gamma = min(churn / max(len(ts) - 1, 1), 2**0.5 - 1)
 
     def stir(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        schedule = denoiser.schedule
         level = schedule.noise_level(t)
-        if gamma == 0 or not churn_range[0] <= level <= churn_range[1] or t >= top:
+        if not churn_range[0] <= level <= churn_range[1] or t >= schedule.t_max:
             return x, t
-        raised = time_at_log_snr(schedule, -2 * (level * (1 + gamma)).log(), ends=(float(t), top))
+        raised = time_at_log_snr(schedule, -2 * (level * (1 + gamma)).log(), ends=(float(t), schedule.t_max))
         alpha_ts, variance_ts = transition(schedule, raised, t)
         fresh = expand_to(inflate * variance_ts.sqrt(), x) * normal_like(x, generator)
         return expand_to(alpha_ts, x) * x + fresh, raised
@@ -451,7 +451,7 @@ def edm(
             return x
         return ddim_step(prediction, s, (prediction.eps + denoiser(x, s, y).eps) / 2)
 
-    return walk(denoiser, x_T, ts, y, rule, before=stir)
+    return walk(denoiser, x_T, ts, y, rule, before=stir if gamma > 0 else None)
 
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
