@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHAPTERS = ("forward", "denoising", "latent", "elbo", "score", "sde", "ode")
+CHAPTERS = ("forward", "denoising", "latent", "elbo", "score", "sde", "ode", "fast")
 
 
 @dataclass(frozen=True)
