@@ -5,6 +5,7 @@ from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
 from diffusion_edu.widgets.reverse_family import ReverseFamily
+from diffusion_edu.widgets.sampler_race import SamplerRace
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.score_field import ScoreField
 from diffusion_edu.widgets.trajectory import Trajectory
@@ -14,6 +15,7 @@ __all__ = [
     "ReverseFamily",
     "BoundExplorer",
     "LikelihoodRoutes",
+    "SamplerRace",
     "ScheduleExplorer",
     "ScoreField",
     "Trajectory",
