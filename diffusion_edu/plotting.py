@@ -187,7 +187,9 @@ def frontier(ax: Axes, curves: dict[str, Sequence[Sequence[float]]], floor: tupl
     for number, (name, rows) in enumerate(curves.items()):
         x, y, *error = zip(*sorted(rows), strict=True)
         colour, marker = COLOURS[number % len(COLOURS)], "os^DvPXh"[number % 8]
-        ax.errorbar(x, y, error[0] if error else None, color=colour, marker=marker, ms=4, lw=1.3, elinewidth=0.8, label=name)
+        ax.errorbar(
+            x, y, error[0] if error else None, color=colour, marker=marker, ms=4, lw=1.3, elinewidth=0.8, label=name
+        )
     if floor is not None:
         ax.axhspan(floor[0] - floor[1], floor[0] + floor[1], color=COLOURS[5], alpha=0.25, lw=0, label="real data")
     ax.set(xscale="log", yscale="log", xlabel="evaluations of the denoiser")

@@ -717,7 +717,11 @@ def test_adams_bashforth_of_even_steps_and_of_polynomials():
 
 def test_order_one_is_ddim():
     denoiser, x_T, ts = MIXTURE.denoiser(Cosine()), normal(5, 2), time_grid(Cosine(), 6, "edm")
-    for other in (partial(dpm_solver_pp, order=1), partial(multistep, order=1), partial(multistep, order=1, even=False)):
+    for other in (
+        partial(dpm_solver_pp, order=1),
+        partial(multistep, order=1),
+        partial(multistep, order=1, even=False),
+    ):
         torch.testing.assert_close(sample(other(denoiser, x_T, ts)), sample(ddim(denoiser, x_T, ts)))
 
 

@@ -324,8 +324,7 @@ ANALYTIC = Exercise(
         Slip(
             "weight not squared",
             lambda a, b, c, d, norm: (
-                best_variance(a, b, c, d, 1 / b**2)
-                + (b**2 - (a / c) ** 2 * d**2) * c / (a * b) * (1 - b**2 * norm)
+                best_variance(a, b, c, d, 1 / b**2) + (b**2 - (a / c) ** 2 * d**2) * c / (a * b) * (1 - b**2 * norm)
             ),
             "a variance scales with the square of the weight.",
         ),

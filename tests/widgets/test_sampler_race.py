@@ -37,7 +37,9 @@ def test_race_refuses_what_makes_no_sense(traits: dict, message: str):
 
 def test_the_exact_ends_are_those_of_the_ode():
     race, x = example(), points(20)
-    fine = sample(probability_flow(race.mixture().denoiser(Cosine()), x, time_grid(Cosine(), 200, "log_snr"), method="rk4"))
+    fine = sample(
+        probability_flow(race.mixture().denoiser(Cosine()), x, time_grid(Cosine(), 200, "log_snr"), method="rk4")
+    )
     assert float((race.exact(x) - fine).abs().max()) < 1e-3
 
 
@@ -65,7 +67,9 @@ def fixture_for_javascript() -> dict:
         for name in SAMPLERS:
             if name != "ancestral":
                 ends.append({"grid": grid, "sampler": name, "x": race.walk(x, name, 7)[-1].tolist()})
-    [noisy] = ancestral(denoiser, x, torch.tensor([0.6, 0.3]).double(), generator=torch.Generator().manual_seed(4))
+    [noisy] = ancestral(
+        denoiser, x, torch.tensor([0.6, 0.3], dtype=torch.float64), generator=torch.Generator().manual_seed(4)
+    )
     z = torch.randn(6, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     return {
         "mixture": {"means": race.means, "stds": race.stds, "weights": race.weights},
