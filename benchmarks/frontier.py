@@ -1,7 +1,7 @@
 """Quality against evaluations for all fast samplers, on the committed MNIST network: `python benchmarks/frontier.py`.
 
-Writes data/measured/frontier.json and frontier.png, which the chapter `book/fast.md` shows, cell by cell: a stopped run goes on
-where it was. About an hour on one core. The grid of each sampler is chosen first, on other noise.
+Writes data/measured/frontier.json and frontier.png, which the chapter `book/fast.md` shows, cell by cell: a stopped run
+goes on where it was. About an hour on one core. The grid of each sampler is chosen first, on other noise.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def variances(schedule, table: dict, ts: Tensor) -> Tensor:
     known = schedule.log_snr(torch.tensor(table["t"], dtype=torch.float64)).numpy()
     wanted = schedule.log_snr(ts[:-1]).numpy()
     squares = torch.tensor(np.interp(wanted, known, table["eps_square"]))
-    return optimal_variance(schedule, ts, squares / schedule.sigma(ts[:-1]) ** 2)
+    return optimal_variance(schedule, ts, squares / schedule.sigma(ts[:-1]) ** 2, bound=1.0)
 
 
 def draw(denoiser, name: str, budget: int, grid: str, y: Tensor, seed: int, table: dict, **extra) -> tuple[Tensor, int]:

@@ -245,28 +245,31 @@ def score_norms(
     return torch.stack(found)
 
 
-def optimal_variance(schedule: Schedule, ts: Tensor, norms: Tensor) -> Tensor:
+def optimal_variance(schedule: Schedule, ts: Tensor, norms: Tensor, bound: float = float("inf")) -> Tensor:
     """The variance that minimises the bound in each step of a chain, float64 (K,), one number for all coordinates.
 
-    ts: (K + 1,), decreasing; norms: (K,), E |score|^2 / d at ts[:-1], see `score_norms`. The posterior's own variance
-    and what is not known about x_0, times the squared weight that x_0 has in the mean (Bao et al. 2022, Eq. 6). It lies between
-    the variance given x_0 and that with nothing known about eps; norms outside that range are clipped to it. A step to
-    t = 0 has the variance of x_0 given x_t. Raises ValueError when the numbers disagree.
+    ts: (K + 1,), decreasing; norms: (K,), E |score|^2 / d at ts[:-1], see `score_norms`. It is the posterior's own variance and
+    that of x_0 given x_t, times the squared weight of x_0 in the mean (Bao et al. 2022, Eq. 6). Where noise dominates, the
+    variance of x_0 is a small difference over alpha^2: `bound` is the largest it can be, 1 for data in [-1, 1].
+    Raises ValueError when the numbers disagree or the bound is not positive.
     """
     if norms.shape != (len(ts) - 1,):
         raise ValueError(f"need a norm for each of the {len(ts) - 1} steps, got shape {tuple(norms.shape)}")
+    if not bound > 0:
+        raise ValueError(f"bound must be above 0, got {bound}")
     t, s = ts[:-1].double(), ts[1:].double()
-    alpha_ts, variance_ts = transition(schedule, t, s)
     unknown = (1 - schedule.sigma(t) ** 2 * norms.to(t)).clamp(0, 1)  # mean variance of eps given x_t
+    unknown_x0 = (unknown * schedule.sigma(t) ** 2 / schedule.alpha(t) ** 2).clamp(max=bound)
+    _, variance_ts = transition(schedule, t, s)
     own = variance_ts * schedule.sigma(s) ** 2 / schedule.sigma(t) ** 2
-    return own + (variance_ts / (alpha_ts * schedule.sigma(t))) ** 2 * unknown
+    return own + (schedule.alpha(s) * variance_ts / schedule.sigma(t) ** 2) ** 2 * unknown_x0
 
 
 def chain_costs(schedule: Schedule, ts: Tensor, errors: Tensor, dims: int, variance: str = "small") -> Tensor:
     """Nats of the step from ts[i] to ts[j] of a chain, float64 (T, T), infinite unless j > i.
 
-    ts: (T,), decreasing, > 0; errors: (T,), E |x_0 - x0_hat|^2 at each time, summed over `dims` coordinates. variance: "small",
-    the posterior's: errors_i (SNR_j - SNR_i) / 2; or "optimal": (dims / 2) log(1 + errors_i (SNR_j - SNR_i) / dims).
+    ts: (T,), decreasing, > 0; errors: (T,), E |x_0 - x0_hat|^2 at each time, summed over `dims` coordinates. variance:
+    "small", the posterior's: errors_i (SNR_j - SNR_i) / 2; or "optimal": (dims / 2) log(1 + errors_i (SNR_j - SNR_i) / dims).
     Raises ValueError for another one.
     """
     if variance not in ("small", "optimal"):

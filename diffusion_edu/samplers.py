@@ -468,8 +468,8 @@ def multistep(
 ) -> Iterator[Step]:
     """DDIM's step along a combination of the last `order` predictions of eps: Adams-Bashforth. One evaluation a step.
 
-    even=True: the coefficients of equal steps whatever the grid is: iPNDM (Zhang & Chen 2023, App. H.2), after PNDM (Liu et al.
-    2022, Eq. 9). even=False: those of the grid's own noise levels (rhoAB-DEIS, Zhang & Chen 2023). The first steps use
+    even=True: the coefficients of equal steps whatever the grid is: iPNDM (Zhang & Chen 2023), after PNDM (Liu et al.
+    2022). even=False: those of the grid's own noise levels (rhoAB-DEIS, Zhang & Chen 2023). The first steps use
     fewer predictions, and the step to t = 0 only the last one: it returns x0_hat. Order: `order` for even=False away
     from the start, but 2 at most for even=True, unless the grid is even in sigma / alpha. Raises ValueError unless
     order is 1 ... 4.

@@ -284,7 +284,7 @@ EXPONENTIAL = Exercise(
         Slip(
             "alpha ratio",
             lambda x, x0, a, b, c, d: c / a * x - c * (exp(-(log(c / d) - log(a / b))) - 1) * x0,
-            "x / sigma is the variable here, so x gets the factor sigma_s / sigma_t. The ratio of the alphas goes with eps_hat.",
+            "x / sigma is the variable here, so x gets the factor sigma_s / sigma_t. The ratio of the alphas goes with eps.",
         ),
     ),
 )

@@ -36,8 +36,8 @@ COMPONENTS = {"means": [[-1.2, 0.3], [0.9, 1.0], [0.4, -1.1]], "stds": [0.3, 0.4
 class SamplerRace(Widget):
     """The mixture of the book, sampled with its exact score on the schedule Cosine().
 
-    Traits: `sampler`, one of SAMPLERS; `evaluations` of the denoiser, 4 ... 50 (Heun takes the odd number at or below); `grid`,
-    one of GRIDS. Raises ValueError for any other value.
+    Traits: `sampler`, one of SAMPLERS; `evaluations` of the denoiser, 4 ... 50 (Heun takes the odd number at or below);
+    `grid`, one of GRIDS. Raises ValueError for any other value.
     """
 
     _esm = Path(__file__).with_suffix(".mjs")
@@ -114,7 +114,7 @@ class SamplerRace(Widget):
     def alt(self) -> str:
         """What the static figure shows."""
         return (
-            f"Left, {PATHS} walks of {self.sampler} with {self.evaluations} evaluations on the grid {self.grid}, from noise into three "
-            "lumps; crosses mark the exact ends. Right, the mean error of four solvers against evaluations from 5 to 49, both on "
-            "logarithmic axes: all fall, DDIM slowest at the end."
+            f"Left, {PATHS} walks of {self.sampler} with {self.evaluations} evaluations on the grid {self.grid}, from noise "
+            "into three lumps; crosses mark the exact ends. Right, the mean error of four solvers against evaluations from 5 "
+            "to 49, on logarithmic axes: all fall, DDIM slowest at the end."
         )

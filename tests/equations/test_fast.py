@@ -208,7 +208,7 @@ def test_churn_reaches_the_level():
         return abs(float((x + amount * z).var()) / wanted - 1) > 4 * sqrt(2 / n)
 
     assert not misses(sqrt(high**2 - low**2))
-    assert misses(high - low) and misses(high**2 - low**2 + 0.3)
+    assert misses(high - low) and misses(high)
 
 
 # multistep
@@ -260,7 +260,7 @@ def test_even_weights_on_an_uneven_grid():
     h, before = sp.symbols("h h_before", positive=True)
     first_moment = sp.Rational(3, 2) * 0 - sp.Rational(1, 2) * (-before / h)
     assert zero(first_moment - before / (2 * h)) and not zero(first_moment - sp.Rational(1, 2))
-    schedule, x = LinearBeta(), normal(20, 2, seed=8)
+    schedule, x = LinearBeta(), normal(5, 2, seed=8)
 
     def error(even, steps):
         ts = time_grid(schedule, steps, "log_snr")[:-1]
@@ -268,8 +268,8 @@ def test_even_weights_on_an_uneven_grid():
         end = sample(multistep(bell().denoiser(schedule), x, ts, even=even))
         return float((end - x * std[-1] / std[0]).abs().max())
 
-    assert log(error(True, 200) / error(True, 400)) / log(2) == pytest.approx(2, abs=0.3)
-    assert log(error(False, 200) / error(False, 400)) / log(2) > 3.4
+    assert log(error(True, 80) / error(True, 160)) / log(2) == pytest.approx(2, abs=0.3)
+    assert log(error(False, 80) / error(False, 160)) / log(2) > 3
 
 
 # DPM-Solver++
