@@ -115,6 +115,6 @@ class SamplerRace(Widget):
         """What the static figure shows."""
         return (
             f"Left, {PATHS} walks of {self.sampler} with {self.evaluations} evaluations on the grid {self.grid}, from noise "
-            "into three lumps; crosses mark the exact ends. Right, the mean error of four solvers against evaluations from 5 "
-            "to 49, on logarithmic axes: all fall, DDIM slowest at the end."
+            "into three lumps; crosses mark the exact ends. Right, the mean error of four solvers against evaluations from "
+            "5 to 49, on logarithmic axes: all fall, DDIM slowest at the end."
         )
