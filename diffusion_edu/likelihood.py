@@ -248,9 +248,10 @@ def score_norms(
 def optimal_variance(schedule: Schedule, ts: Tensor, norms: Tensor, bound: float = float("inf")) -> Tensor:
     """The variance that minimises the bound in each step of a chain, float64 (K,), one number for all coordinates.
 
-    ts: (K + 1,), decreasing; norms: (K,), E |score|^2 / d at ts[:-1], see `score_norms`. It is the posterior's own variance
-    and that of x_0 given x_t, times the squared weight of x_0 in the mean (Bao et al. 2022, Eq. 6). Where noise dominates, the
-    variance of x_0 is a small difference over alpha^2: `bound` is the largest it can be, 1 for data in [-1, 1].
+    ts: (K + 1,), decreasing; norms: (K,), E |score|^2 / d at ts[:-1], see `score_norms`. The variance is the posterior's
+    own and that of x_0 given x_t times the squared weight of x_0 in the mean (Bao et al. 2022, Eq. 6). Where noise
+    dominates, the variance of x_0 is a small difference over alpha^2: `bound` is the largest it can be, 1 for data in
+    [-1, 1].
     Raises ValueError when the numbers disagree or the bound is not positive.
     """
     if norms.shape != (len(ts) - 1,):
@@ -268,8 +269,9 @@ def optimal_variance(schedule: Schedule, ts: Tensor, norms: Tensor, bound: float
 def chain_costs(schedule: Schedule, ts: Tensor, errors: Tensor, dims: int, variance: str = "small") -> Tensor:
     """Nats of the step from ts[i] to ts[j] of a chain, float64 (T, T), infinite unless j > i.
 
-    ts: (T,), decreasing, > 0; errors: (T,), E |x_0 - x0_hat|^2 at each time, summed over `dims` coordinates.
-    variance: "small", the posterior's: errors_i (SNR_j - SNR_i) / 2; or "optimal": (dims / 2) log(1 + errors_i (SNR_j - SNR_i) / dims).
+    ts: (T,), decreasing, > 0; errors: (T,), E |x_0 - x0_hat|^2 at each time, summed over `dims` coordinates. variance:
+    "small", the posterior's, errors_i (SNR_j - SNR_i) / 2; or "optimal", that of `optimal_variance`,
+    (dims / 2) log(1 + errors_i (SNR_j - SNR_i) / dims).
     Raises ValueError for another one.
     """
     if variance not in ("small", "optimal"):
