@@ -300,7 +300,10 @@ def test_a_way_with_every_state_costs_what_it_costs():
     ("call", "message"),
     [
         (lambda: optimal_variance(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(2)), "each of the 1 steps"),
-        (lambda: optimal_variance(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(1), bound=0.0), "bound must be above 0"),
+        (
+            lambda: optimal_variance(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(1), bound=0.0),
+            "bound must be above 0",
+        ),
         (lambda: chain_costs(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(2), 2, "large"), "got 'large'"),
         (lambda: best_trajectory(torch.ones(3, 3), 3), r"more than 3 states, got \(3, 3\)"),
         (lambda: best_trajectory(torch.ones(3, 2), 1), r"square matrix"),
