@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -39,11 +40,17 @@ CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 SAMPLERS = {
     "ancestral": samplers.ancestral,
     "ddim": samplers.ddim,
+    "dpm-solver++": samplers.dpm_solver_pp,
+    "edm": samplers.edm,
+    "edm-churn": partial(samplers.edm, churn=10),
     "euler-maruyama": samplers.euler_maruyama,
     "heun": samplers.probability_flow,
+    "ipndm": samplers.multistep,
     "predictor-corrector": samplers.predictor_corrector,
 }
-NEEDS_GENERATOR = ("ancestral", "ddim", "euler-maruyama", "predictor-corrector")
+NEEDS_GENERATOR = ("ancestral", "ddim", "edm-churn", "euler-maruyama", "predictor-corrector")
+TWICE_A_STEP = ("edm", "edm-churn", "heun", "predictor-corrector")  # but for the step to t = 0
+GRIDS = ("uniform", "log_snr", "edm")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
         command.add_argument("--sampler", default="ancestral", choices=list(SAMPLERS))
         command.add_argument("--steps", type=int, default=25)
+        command.add_argument("--evaluations", type=int, help="instead of --steps: as many steps as they allow")
+        command.add_argument("--grid", default="uniform", choices=GRIDS, help="where the times lie")
         command.add_argument("--w", type=float, default=1.0, help="guidance weight; 1 is plain conditional")
 
     likelihood = commands.add_parser(
@@ -247,11 +256,20 @@ def classes(denoiser: Denoiser, each: int) -> Tensor:
     return torch.arange(denoiser.net.num_classes).repeat_interleave(each)
 
 
-def draw(denoiser: Denoiser, y: Tensor, sampler: str, steps: int, w: float, seed: int, batch: int = 250) -> Tensor:
+def draw(
+    denoiser: Denoiser,
+    y: Tensor,
+    sampler: str,
+    steps: int,
+    w: float,
+    seed: int,
+    batch: int = 250,
+    grid: str = "uniform",
+) -> Tensor:
     """One image for each label, float in [-1, 1]; the same ones for the same arguments."""
     device, shape = next(denoiser.parameters()).device, denoiser.manifest["dataset"]["shape"]
     generator = torch.Generator().manual_seed(seed)
-    ts = time_grid(denoiser.schedule, steps)
+    ts = time_grid(denoiser.schedule, steps, grid)
     guided = classifier_free(denoiser, w)
     parts = []
     for labels in tqdm(y.to(device).split(batch), unit="batch", disable=len(y) <= batch):
@@ -263,7 +281,14 @@ def draw(denoiser: Denoiser, y: Tensor, sampler: str, steps: int, w: float, seed
 
 def evaluations(sampler: str, steps: int) -> int:
     """Network evaluations of one image; with w other than 1, each costs twice."""
-    return 2 * steps - 1 if sampler in ("heun", "predictor-corrector") else steps
+    return 2 * steps - 1 if sampler in TWICE_A_STEP else steps
+
+
+def find_steps(options: argparse.Namespace) -> int:
+    """The number of steps asked for, or the largest that --evaluations allow."""
+    if options.evaluations is None:
+        return options.steps
+    return (options.evaluations + 1) // 2 if options.sampler in TWICE_A_STEP else options.evaluations
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -272,9 +297,10 @@ def sample(options: argparse.Namespace) -> None:
 
     denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
     y = torch.arange(denoiser.net.num_classes).repeat(options.rows)
-    images = draw(denoiser, y, options.sampler, options.steps, options.w, options.seed)
+    steps = find_steps(options)
+    images = draw(denoiser, y, options.sampler, steps, options.w, options.seed, grid=options.grid)
     plotting.save_image_grid(options.out, images, columns=denoiser.net.num_classes)
-    print(f"wrote {options.out}: {len(images)} images, {options.sampler}, {options.steps} steps, w = {options.w:g}")
+    print(f"wrote {options.out}: {len(images)} images, {options.sampler}, {steps} steps, w = {options.w:g}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -288,16 +314,19 @@ def evaluate(options: argparse.Namespace) -> None:
     classifier, judge_manifest = checkpoints.load_network(CHECKPOINTS / "mnist-classifier")
     y = torch.arange(options.samples) % denoiser.net.num_classes
     started = perf_counter()
-    x = draw(denoiser, y, options.sampler, options.steps, options.w, options.seed)
-    settings = {"sampler": options.sampler, "steps": options.steps, "w": options.w, "seed": options.seed}
+    steps = find_steps(options)
+    x = draw(denoiser, y, options.sampler, steps, options.w, options.seed, grid=options.grid)
+    settings = {"sampler": options.sampler, "steps": steps, "w": options.w, "seed": options.seed}
+    settings["grid"] = options.grid
     measured = settings | {
-        "evaluations": evaluations(options.sampler, options.steps),
+        "evaluations": evaluations(options.sampler, steps),
         **metrics.measure_samples(classifier, x, y, data.load(name, "train"), data.load(name, "test")),
         "seconds": perf_counter() - started,
         "classifier": judge_manifest["sha256"],
     }
     manifest = checkpoints.read_manifest(options.checkpoint)
-    others = [m for m in manifest["metrics"] if any(m.get(k) != v for k, v in (settings | {"samples": len(x)}).items())]
+    same = settings | {"samples": len(x)}  # figures from before there was a choice have no grid: it was uniform
+    others = [m for m in manifest["metrics"] if any(({"grid": "uniform"} | m).get(k) != v for k, v in same.items())]
     checkpoints.write_json(options.checkpoint / "manifest.json", manifest | {"metrics": [*others, measured]})
     print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
 
@@ -596,7 +625,7 @@ def check_images(options: argparse.Namespace) -> None:
 def check_positive(options: argparse.Namespace) -> None:
     """Raise ValueError for a count or a duration that is not above 0."""
     counts = ("steps", "minutes", "images", "batch", "rows", "samples", "epochs", "threads", "draws", "latent", "width")
-    for name in (*counts, "steps_ode", "probes"):
+    for name in (*counts, "steps_ode", "probes", "evaluations"):
         value = getattr(options, name, None)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion_edu.analytic import standard_normal_log_density
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import DenoiserFunction
-from diffusion_edu.process import Prediction, expand_to, normal_like, posterior, q_sample
+from diffusion_edu.process import Prediction, expand_to, normal_like, posterior, q_sample, transition
 from diffusion_edu.samplers import adaptive_solve, runge_kutta_step
 from diffusion_edu.schedules import Schedule, time_at_log_snr
 
@@ -218,6 +218,91 @@ def step_kl(prediction: Prediction, x0: Tensor, s: Tensor, log_variance: Tensor)
     mean, std = posterior(schedule, x0, prediction.x_t, t, s)
     guess, _ = posterior(schedule, prediction.x0, prediction.x_t, t, s)
     return gaussian_kl(mean, expand_to(2 * std.log(), x0), guess, log_variance)
+
+
+# --- the best variance and the best times of a chain -------------------------------------------------
+
+
+@torch.no_grad()
+def score_norms(
+    denoiser: DenoiserFunction,
+    x0: Tensor,
+    ts: Tensor,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """E |score(x_t)|^2 / d at each of the times ts (K,), float64 (K,), over data x0 (N, ...): one evaluation a time.
+
+    For exact scores 1 - sigma_t^2 times this is the mean variance of eps given x_t, which `optimal_variance` needs
+    (Bao et al. 2022, Eq. 7-8). The same noise at every time.
+    """
+    points = as_points(x0)
+    eps = normal_like(points, generator)
+    found = []
+    for t in ts.to(points.device):
+        score = denoiser(q_sample(denoiser.schedule, points, t.to(points.dtype), eps), t, y).score
+        found.append(score.double().square().mean())
+    return torch.stack(found)
+
+
+def optimal_variance(schedule: Schedule, ts: Tensor, norms: Tensor, bound: float = float("inf")) -> Tensor:
+    """The variance that minimises the bound in each step of a chain, float64 (K,), one number for all coordinates.
+
+    ts: (K + 1,), decreasing; norms: (K,), E |score|^2 / d at ts[:-1], see `score_norms`. The variance is the posterior's
+    own and that of x_0 given x_t times the squared weight of x_0 in the mean (Bao et al. 2022, Eq. 6). Where noise
+    dominates, the variance of x_0 is a small difference over alpha^2: `bound` is the largest it can be, 1 for data in
+    [-1, 1].
+    Raises ValueError when the numbers disagree or the bound is not positive.
+    """
+    if norms.shape != (len(ts) - 1,):
+        raise ValueError(f"need a norm for each of the {len(ts) - 1} steps, got shape {tuple(norms.shape)}")
+    if not bound > 0:
+        raise ValueError(f"bound must be above 0, got {bound}")
+    t, s = ts[:-1].double(), ts[1:].double()
+    unknown = (1 - schedule.sigma(t) ** 2 * norms.to(t)).clamp(0, 1)  # mean variance of eps given x_t
+    unknown_x0 = (unknown * schedule.sigma(t) ** 2 / schedule.alpha(t) ** 2).clamp(max=bound)
+    _, variance_ts = transition(schedule, t, s)
+    own = variance_ts * schedule.sigma(s) ** 2 / schedule.sigma(t) ** 2
+    return own + (schedule.alpha(s) * variance_ts / schedule.sigma(t) ** 2) ** 2 * unknown_x0
+
+
+def chain_costs(schedule: Schedule, ts: Tensor, errors: Tensor, dims: int, variance: str = "small") -> Tensor:
+    """Nats of the step from ts[i] to ts[j] of a chain, float64 (T, T), infinite unless j > i.
+
+    ts: (T,), decreasing, > 0; errors: (T,), E |x_0 - x0_hat|^2 at each time, summed over `dims` coordinates. variance:
+    "small", the posterior's, errors_i (SNR_j - SNR_i) / 2; or "optimal", that of `optimal_variance`,
+    (dims / 2) log(1 + errors_i (SNR_j - SNR_i) / dims).
+    Raises ValueError for another one.
+    """
+    if variance not in ("small", "optimal"):
+        raise ValueError(f'variance must be "small" or "optimal", got {variance!r}')
+    check_chain(ts)
+    snr = schedule.log_snr(ts.double()).exp()
+    costs = (snr[None] - snr[:, None]) * errors.double()[:, None] / 2
+    later = torch.ones_like(costs, dtype=torch.bool).triu(1)
+    if variance == "optimal":
+        costs = dims / 2 * torch.log1p((2 * costs / dims).clamp(min=0))
+    return costs.masked_fill(~later, torch.inf)
+
+
+def best_trajectory(costs: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The cheapest way from state 0 to state T - 1 in exactly `steps` steps: states, int64 (steps + 1,), and cost, ().
+
+    costs: (T, T), that of the step i -> j, infinite where there is none. A dynamic programme: O(T^2) work a step
+    (Watson et al. 2021, Alg. 1). Raises ValueError unless there is such a way.
+    """
+    if costs.ndim != 2 or len(costs) != costs.shape[1] or not 1 <= steps < len(costs):
+        raise ValueError(f"need a square matrix of more than {steps} states, got {tuple(costs.shape)}")
+    cheapest, origins = costs[0], []  # to each state, in one step
+    for _ in range(steps - 1):
+        cheapest, origin = (cheapest[:, None] + costs).min(0)
+        origins.append(origin)
+    if not bool(cheapest[-1].isfinite()):
+        raise ValueError(f"there is no way of {steps} steps to the last state")
+    way = [len(costs) - 1]
+    for origin in reversed(origins):
+        way.insert(0, int(origin[way[0]]))
+    return torch.tensor([0, *way]), cheapest[-1]
 
 
 # --- the probability-flow ODE -----------------------------------------------------------------------

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction
 from diffusion_edu.process import Prediction, expand_to, normal_like, posterior, q_sample, transition
+from diffusion_edu.schedules import time_at_log_snr
 
 StepRule = Callable[[Prediction, Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor], Tensor]
+Variance = str | Tensor | Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,25 @@ class Step:
     prediction: Prediction | Tensor
 
 
-def walk(denoiser: DenoiserFunction, x_T: Tensor, ts: Tensor, y: Tensor | None, rule: StepRule) -> Iterator[Step]:
+def walk(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    y: Tensor | None,
+    rule: StepRule,
+    before: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+) -> Iterator[Step]:
     """The loop that all samplers share: predict at each time, let `rule(prediction, s)` lead to the next time s.
 
-    ts: (K + 1,) strictly decreasing in [0, 1]; K steps. Raises ValueError for any other grid.
+    ts: (K + 1,) strictly decreasing in [0, 1]; K steps. Raises ValueError for any other grid. before: (x, t) -> (x, t), what
+    happens to the state before it is shown to the denoiser.
     """
     check_grid(ts)
     x = x_T
     for t, s in zip(ts[:-1], ts[1:], strict=True):
         with torch.no_grad():
+            if before is not None:
+                x, t = before(x, t)
             prediction = denoiser(x, t, y)
             x = rule(prediction, s)
         yield Step(s, x, prediction)
@@ -73,25 +85,40 @@ def ancestral(
     *,
     y: Tensor | None = None,
     generator: torch.Generator | None = None,
-    variance: str = "small",
+    variance: Variance = "small",
 ) -> Iterator[Step]:
     """Draw x_s from q(x_s | x_t, x_0 = x0_hat): DDPM's sampler (Ho et al. 2020, Alg. 2). One evaluation a step.
 
-    variance: "small", the posterior's own (beta tilde), or "large", that of q(x_t | x_s) (beta). Both are the paper's.
-    The step to t = 0 adds no noise: the posterior's variance is 0 there, and for "large" it is left out.
+    variance: "small", the posterior's own (beta tilde), or "large", that of q(x_t | x_s) (beta), both the paper's; or a
+    function (t, s) -> variance, or a tensor (K,) with that of each of the K steps, such as `likelihood.optimal_variance`.
+    The step to t = 0 adds no noise: the posterior's variance is 0 there, and any other is left out.
     """
-    if variance not in ("small", "large"):
-        raise ValueError(f'variance must be "small" or "large", got {variance!r}')
+    variance_of = variance_rule(variance, len(ts) - 1)
 
     def rule(prediction: Prediction, s: Tensor) -> Tensor:
         mean, std = posterior(prediction.schedule, prediction.x0, prediction.x_t, prediction.t, s)
-        if s == 0:
-            return mean
-        if variance == "large":
-            std = transition(prediction.schedule, prediction.t, s)[1].sqrt()
-        return mean + expand_to(std, mean) * normal_like(mean, generator)
+        if variance_of is not None:
+            std = variance_of(prediction, s).sqrt()
+        return mean if s == 0 else mean + expand_to(std, mean) * normal_like(mean, generator)
 
     return walk(denoiser, x_T, ts, y, rule)
+
+
+def variance_rule(variance: Variance, steps: int) -> StepRule | None:
+    """The variance of a step as a rule (prediction, s) -> Tensor; None for the posterior's own. See `ancestral`.
+
+    Raises ValueError for an unknown name, or a tensor that is not one variance >= 0 for each step.
+    """
+    if callable(variance):
+        return lambda prediction, s: variance(prediction.t, s)
+    if isinstance(variance, Tensor):
+        if variance.shape != (steps,) or not bool((variance >= 0).all()):
+            raise ValueError(f"need {steps} variances >= 0, one a step, got shape {tuple(variance.shape)}")
+        each = iter(variance)
+        return lambda prediction, s: next(each)
+    if variance not in ("small", "large"):
+        raise ValueError(f'variance must be a function, a tensor, "small" or "large", got {variance!r}')
+    return None if variance == "small" else lambda p, s: transition(p.schedule, p.t, s)[1]
 
 
 def ddim(
@@ -374,6 +401,138 @@ def annealed_langevin(
                 yield Step(s if k == steps else t, x, prediction)
 
     return run(x_T)
+
+
+# --- few evaluations ----------------------------------------------------------------------------------
+# All of these follow the probability-flow ODE of x / alpha in the noise level sigma / alpha, whose slope is eps_hat.
+
+
+def ddim_step(prediction: Prediction, s: Tensor, eps: Tensor) -> Tensor:
+    """x / alpha + (level_s - level_t) eps, times alpha_s: the straight line along `eps` (N, ...) to the noise level of s."""
+    x, schedule = prediction.x_t, prediction.schedule
+    ratio = schedule.alpha(s) / schedule.alpha(prediction.t)
+    return expand_to(ratio, x) * x + expand_to(schedule.sigma(s) - ratio * schedule.sigma(prediction.t), x) * eps
+
+
+def edm(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    churn: float = 0.0,
+    churn_range: tuple[float, float] = (0.0, float("inf")),
+    inflate: float = 1.0,
+) -> Iterator[Step]:
+    """Heun's method for x / alpha in the noise level, with noise stirred in before each step (Karras et al. 2022, Alg. 2).
+
+    churn: S_churn; in K steps each raises the level by a factor 1 + min(churn / K, sqrt(2) - 1) where it lies in
+    `churn_range`, [S_min, S_max], but never above that of the schedule's t_max; 0 is deterministic. inflate: S_noise.
+    Order 2 without churn. The step to t = 0 is Euler's: 2 K - 1 evaluations. Raises ValueError for churn < 0.
+    """
+    if not 0 <= churn < float("inf"):
+        raise ValueError(f"churn must be at least 0, got {churn}")
+    gamma = min(churn / max(len(ts) - 1, 1), 2**0.5 - 1)
+
+    def stir(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        schedule = denoiser.schedule
+        level = schedule.noise_level(t)
+        if not churn_range[0] <= level <= churn_range[1] or t >= schedule.t_max:
+            return x, t
+        raised = time_at_log_snr(schedule, -2 * (level * (1 + gamma)).log(), ends=(float(t), schedule.t_max))
+        alpha_ts, variance_ts = transition(schedule, raised, t)
+        fresh = expand_to(inflate * variance_ts.sqrt(), x) * normal_like(x, generator)
+        return expand_to(alpha_ts, x) * x + fresh, raised
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        x = ddim_step(prediction, s, prediction.eps)
+        if s == 0:
+            return x
+        return ddim_step(prediction, s, (prediction.eps + denoiser(x, s, y).eps) / 2)
+
+    return walk(denoiser, x_T, ts, y, rule, before=stir if gamma > 0 else None)
+
+
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+def multistep(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    order: int = 4,
+    even: bool = True,
+) -> Iterator[Step]:
+    """DDIM's step along a combination of the last `order` predictions of eps: Adams-Bashforth. One evaluation a step.
+
+    even=True: the coefficients of equal steps whatever the grid is: iPNDM (Zhang & Chen 2023), after PNDM (Liu et al.
+    2022). even=False: those of the grid's own noise levels (rhoAB-DEIS, Zhang & Chen 2023). The first steps use
+    fewer predictions, and the step to t = 0 only the last one: it returns x0_hat. Order: `order` for even=False away
+    from the start, but 2 at most for even=True, unless the grid is even in sigma / alpha. Raises ValueError unless
+    order is 1 ... 4.
+    """
+    if order not in (1, 2, 3, 4):
+        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
+    slopes: list[Tensor] = []
+    levels: list[Tensor] = []
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        slopes.insert(0, prediction.eps)
+        levels.insert(0, prediction.schedule.noise_level(prediction.t))
+        del slopes[order:], levels[order:]
+        if s == 0:
+            return ddim_step(prediction, s, slopes[0])
+        if even:
+            weights: Any = ADAMS_BASHFORTH[len(slopes) - 1]
+        else:
+            weights = adams_bashforth(torch.stack(levels), prediction.schedule.noise_level(s))
+        return ddim_step(prediction, s, sum(float(w) * slope for w, slope in zip(weights, slopes, strict=True)))
+
+    return walk(denoiser, x_T, ts, y, rule)
+
+
+def adams_bashforth(nodes: Tensor, to: Tensor) -> Tensor:
+    """Weights (k,) with sum_j w_j f(nodes_j) = mean of f between nodes_0 and `to`, for polynomials f of degree < k.
+
+    nodes: (k,), all different, the latest first; to: (). With even steps: `ADAMS_BASHFORTH`.
+    """
+    u = ((nodes - nodes[0]) / (to - nodes[0])).double()  # 0 at the latest, 1 at the end of the step
+    powers = torch.arange(len(u), dtype=torch.float64, device=u.device)
+    return torch.linalg.solve(u[None] ** powers[:, None], 1 / (powers + 1))
+
+
+def dpm_solver_pp(
+    denoiser: DenoiserFunction,
+    x_T: Tensor,
+    ts: Tensor,
+    *,
+    y: Tensor | None = None,
+    order: int = 2,
+) -> Iterator[Step]:
+    """DPM-Solver++ in its multistep form (Lu et al. 2022b, Alg. 2): x0_hat held, or extrapolated linearly, in the log-SNR.
+
+    order: 1, which is DDIM, or 2 ("2M"). One evaluation a step. The first step has order 1, and so has the one to t = 0: it
+    returns x0_hat. Raises ValueError for another order.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order}")
+    last: list[tuple[Tensor, Tensor]] = []  # half log-SNR and x0_hat of the step before
+
+    def rule(prediction: Prediction, s: Tensor) -> Tensor:
+        schedule, x0 = prediction.schedule, prediction.x0
+        now, target = schedule.log_snr(prediction.t) / 2, prediction.x0
+        if order == 2 and last and s > 0:
+            h, h_before = schedule.log_snr(s) / 2 - now, now - last[0][0]
+            target = x0 + expand_to(h / (2 * h_before), x0) * (x0 - last[0][1])
+        last[:] = [(now, x0)]
+        ratio = schedule.sigma(s) / schedule.sigma(prediction.t)
+        gain = schedule.alpha(s) - ratio * schedule.alpha(prediction.t)  # = -alpha_s (e^-h - 1)
+        return expand_to(ratio, x0) * prediction.x_t + expand_to(gain, x0) * target
+
+    return walk(denoiser, x_T, ts, y, rule)
 
 
 # --- inpainting ---------------------------------------------------------------------------------------

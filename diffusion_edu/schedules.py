@@ -37,6 +37,10 @@ class Schedule(ABC):
         """Log signal-to-noise ratio 2 log(alpha / sigma) at `t`; strictly decreasing (VDM, Kingma et al. 2021)."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
+    def noise_level(self, t: Tensor) -> Tensor:
+        """sigma / alpha at `t`, the noise in units of the data: EDM's sigma (Karras et al. 2022); strictly increasing."""
+        return self.sigma(t) / self.alpha(t)
+
     def drift(self, t: Tensor) -> Tensor:
         """f(t) = d log alpha / dt of dx = f x dt + g dW, by autograd unless overridden (Song et al. 2021)."""
         return derivative(lambda u: self.alpha(u).log(), t)
@@ -307,17 +311,23 @@ def linear_betas(steps: int = 1000, beta_first: float = 1e-4, beta_last: float =
 def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform") -> Tensor:
     """Decreasing times from `schedule.t_max` to 0, float64 of shape (steps + 1,).
 
-    `spacing`: "uniform" in t, or "log_snr": uniform in the log signal-to-noise ratio down to `t_min`, then 0.
+    `spacing`: "uniform" in t, or down to `t_min` and then 0: "log_snr", uniform in the log signal-to-noise ratio, or "edm",
+    uniform in the seventh root of the noise level sigma / alpha (Karras et al. 2022, Eq. 5 with rho = 7).
     """
     if steps < 1:
         raise ValueError(f"a time grid needs at least 1 step, got {steps}")
     if spacing == "uniform":
         return torch.linspace(schedule.t_max, 0, steps + 1, dtype=torch.float64)
+    ends = schedule.log_snr(torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64))
     if spacing == "log_snr":
-        ends = schedule.log_snr(torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64))
-        inner = time_at_log_snr(schedule, torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64))
-        return torch.cat([inner, inner.new_zeros(1)])
-    raise ValueError(f'spacing must be "uniform" or "log_snr", got {spacing!r}')
+        log_snr = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
+    elif spacing == "edm":
+        roots = (-ends / 14).exp()  # the noise level is exp(-log_snr / 2), and rho = 7
+        log_snr = -14 * torch.linspace(float(roots[0]), float(roots[1]), steps, dtype=torch.float64).log()
+    else:
+        raise ValueError(f'spacing must be "uniform", "log_snr" or "edm", got {spacing!r}')
+    inner = time_at_log_snr(schedule, log_snr)
+    return torch.cat([inner, inner.new_zeros(1)])
 
 
 def time_at_log_snr(schedule: Schedule, log_snr: Tensor, ends: tuple[float, float] | None = None) -> Tensor:

@@ -207,6 +207,14 @@ def test_train_then_sample(capsys, tmp_path):
     assert "wrote" in capsys.readouterr().out
 
 
+def test_evaluations_become_the_steps_that_they_pay_for():
+    for sampler in cli.SAMPLERS:
+        for asked in (5, 8):
+            options = cli.parser().parse_args(["sample", "--sampler", sampler, "--evaluations", str(asked)])
+            assert asked - 1 <= cli.evaluations(sampler, cli.find_steps(options)) <= asked
+        assert cli.find_steps(cli.parser().parse_args(["sample", "--sampler", sampler, "--steps", "7"])) == 7
+
+
 def test_the_seed_decides_the_samples(checkpoint):
     denoiser, y = checkpoints.load(checkpoint), torch.arange(10)
     a, b, c = (cli.draw(denoiser, y, "ancestral", 2, 1.0, seed) for seed in (0, 0, 1))

@@ -10,12 +10,16 @@ from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.likelihood import (
     BIN,
+    best_trajectory,
     bits_per_dim,
+    chain_costs,
     decoder_nats,
     dequantise,
     elbo,
     gaussian_kl,
+    optimal_variance,
     prior_nats,
+    score_norms,
     spread_uniform,
     step_kl,
 )
@@ -257,3 +261,55 @@ def test_the_decoder_s_bell_has_the_width_that_it_says():
     deviation = 0.2 * float(Cosine().sigma(t) / Cosine().alpha(t))
     square = float((p * (to_float(greys).flatten() + 1) ** 2).sum())
     assert sqrt(square) == pytest.approx(deviation, rel=0.05)  # the first value counts whole: half a bin too much
+
+
+# the best variance and the best times
+
+
+def test_optimal_variance_lies_between_its_bounds_and_is_clipped():
+    ts = time_grid(Cosine(), 6)
+    t, s = ts[:-1], ts[1:]
+    own = transition(Cosine(), t, s)[1] * Cosine().sigma(s) ** 2 / Cosine().sigma(t) ** 2
+    weight = Cosine().alpha(s) * transition(Cosine(), t, s)[1] / Cosine().sigma(t) ** 2
+    certain = optimal_variance(Cosine(), ts, 2 / Cosine().sigma(t) ** 2)  # a norm that no score can have
+    torch.testing.assert_close(certain, own)
+    most = (Cosine().sigma(t) ** 2 / Cosine().alpha(t) ** 2).clamp(max=0.25)  # nothing known about eps, nor about x_0
+    torch.testing.assert_close(optimal_variance(Cosine(), ts, torch.zeros(6), bound=0.25), own + weight**2 * most)
+
+
+def test_score_norms_use_the_labels_and_the_generator():
+    denoiser = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.3).denoiser(Cosine())
+    x0, ts = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.tensor([0.9, 0.5])
+    y = torch.tensor([0, 1])
+
+    def norms(labels, seed=0):
+        return score_norms(denoiser, x0, ts, labels, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(norms(y), norms(y)) and not torch.equal(norms(y), norms(y, 1))
+    assert not torch.equal(norms(y), norms(None))
+
+
+def test_a_way_with_every_state_costs_what_it_costs():
+    costs = torch.tensor([[torch.inf, 1, 5], [torch.inf, torch.inf, 1], [torch.inf] * 3])
+    for steps, states, cost in ((1, [0, 2], 5.0), (2, [0, 1, 2], 2.0)):
+        found, total = best_trajectory(costs, steps)
+        assert found.tolist() == states and float(total) == cost
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optimal_variance(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(2)), "each of the 1 steps"),
+        (
+            lambda: optimal_variance(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(1), bound=0.0),
+            "bound must be above 0",
+        ),
+        (lambda: chain_costs(Cosine(), torch.tensor([0.5, 0.1]), torch.ones(2), 2, "large"), "got 'large'"),
+        (lambda: best_trajectory(torch.ones(3, 3), 3), r"more than 3 states, got \(3, 3\)"),
+        (lambda: best_trajectory(torch.ones(3, 2), 1), r"square matrix"),
+        (lambda: best_trajectory(torch.full((3, 3), torch.inf), 2), "no way of 2 steps"),
+    ],
+)
+def test_bad_chains_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -10,18 +10,23 @@ import pytest
 import torch
 
 from diffusion_edu.analytic import GaussianMixture
-from diffusion_edu.process import Prediction, posterior, q_sample
+from diffusion_edu.process import Prediction, posterior, q_sample, transition
 from diffusion_edu.samplers import (
+    ADAMS_BASHFORTH,
     Step,
+    adams_bashforth,
     adaptive_flow,
     adaptive_solve,
     ancestral,
     annealed_langevin,
     corrected,
     ddim,
+    dpm_solver_pp,
+    edm,
     euler_maruyama,
     inpaint,
     langevin,
+    multistep,
     predictor_corrector,
     probability_flow,
     sample,
@@ -47,6 +52,12 @@ DETERMINISTIC = {
     "heun": partial(probability_flow, method="heun"),
     "noise 0": partial(euler_maruyama, noise=0.0),
     "rk4": partial(probability_flow, method="rk4"),
+    "edm": edm,
+    "ipndm": multistep,
+    "multistep 3": partial(multistep, order=3, even=False),
+    "multistep 4": partial(multistep, even=False),
+    "dpm-solver++ 1": partial(dpm_solver_pp, order=1),
+    "dpm-solver++ 2": dpm_solver_pp,
 }
 STOCHASTIC = {
     "small": ancestral,
@@ -164,7 +175,7 @@ def test_the_law_of_gaussian_samples_converges(sampler, schedule):
         wanted = marginal(schedule, ts[-1])
         errors.append(abs(mean - wanted[0]) + abs(variance - wanted[1]))
     # weak order 1, for Heun 2, for Runge-Kutta 4; the next power of h bends the line over this short range
-    assert order(steps, errors) == pytest.approx({"heun": 2, "rk4": 4}.get(sampler, 1), abs=0.25)
+    assert order(steps, errors) == pytest.approx({"heun": 2, "edm": 2, "rk4": 4}.get(sampler, 1), abs=0.25)
     assert errors[-1] < 0.1
 
 
@@ -379,6 +390,11 @@ def test_bad_grids_are_refused(sampler, ts, message):
         (partial(predictor_corrector, corrections=-1), "at least 0, got -1"),
         (partial(predictor_corrector, corrections=1.5), "whole number of at least 0, got 1.5"),
         (partial(probability_flow, method="rk5"), '"euler", "heun" or "rk4", got \'rk5\''),
+        (partial(edm, churn=-1.0), "churn must be at least 0, got -1.0"),
+        (partial(multistep, order=5), "order must be 1, 2, 3 or 4, got 5"),
+        (partial(dpm_solver_pp, order=3), "order must be 1 or 2, got 3"),
+        (partial(ancestral, variance=torch.ones(3)), "need 2 variances >= 0, one a step, got shape"),
+        (partial(ancestral, variance=-torch.ones(2)), "need 2 variances >= 0"),
     ],
 )
 def test_bad_options_are_refused_at_once(make, message):
@@ -735,3 +751,151 @@ def test_inpainting_refuses(change, message):
     arguments = {"known": KNOWN, "mask": torch.ones(2)} | change
     with pytest.raises(ValueError, match=message):
         sample(inpaint(MIXTURE.denoiser(Cosine()), normal(6, 2), time_grid(Cosine(), 4), **arguments))
+
+
+# few evaluations
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "expected"),
+    [
+        ("ddim", "edm", 1),
+        ("dpm-solver++ 1", "edm", 1),
+        ("edm", "edm", 2),
+        ("dpm-solver++ 2", "log_snr", 2),
+        ("multistep 3", "log_snr", 3),
+        ("multistep 4", "edm", 4),
+        ("ipndm", "edm", 2),  # coefficients of even steps on an uneven grid
+    ],
+)
+def test_orders_of_the_fast_samplers(sampler, spacing, expected):
+    schedule, x_T, steps = LinearBeta(), normal(24, 2), [80, 160, 320]
+    denoiser = MIXTURE.denoiser(schedule)
+
+    def end(name, n):  # down to the last time before 0: the step to 0 has order 1 for all of them
+        return sample(EVERY[name](denoiser, x_T, time_grid(schedule, n, spacing)[:-1]))
+
+    exact = end("multistep 4", 4000)
+    errors = [float((end(sampler, n) - exact).square().mean().sqrt()) for n in steps]
+    assert order(steps, errors) == pytest.approx(expected, abs=0.3)
+    assert errors[-1] < 0.02
+
+
+def test_adams_bashforth_of_even_steps_and_of_polynomials():
+    for weights in ADAMS_BASHFORTH:
+        nodes = -torch.arange(len(weights), dtype=torch.float64)
+        torch.testing.assert_close(adams_bashforth(nodes, torch.tensor(1.0).double()), torch.tensor(weights).double())
+    nodes, to = torch.tensor([1.0, 1.7, 3.1], dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
+    for power in range(3):
+        mean = (to ** (power + 1) - nodes[0] ** (power + 1)) / ((power + 1) * (to - nodes[0]))
+        assert float((adams_bashforth(nodes, to) * nodes**power).sum()) == pytest.approx(float(mean))
+
+
+def test_order_one_is_ddim():
+    denoiser, x_T, ts = MIXTURE.denoiser(Cosine()), normal(5, 2), time_grid(Cosine(), 6, "edm")
+    for other in (
+        partial(dpm_solver_pp, order=1),
+        partial(multistep, order=1),
+        partial(multistep, order=1, even=False),
+    ):
+        torch.testing.assert_close(sample(other(denoiser, x_T, ts)), sample(ddim(denoiser, x_T, ts)))
+
+
+def test_heun_in_the_noise_level_by_hand():
+    schedule, x_T, ts = Cosine(), normal(5, 2), time_grid(Cosine(), 3, "edm")
+    denoiser, levels = MIXTURE.denoiser(schedule), schedule.noise_level(ts)
+    u = x_T / schedule.alpha(ts[0])
+    for i in range(3):
+        first = denoiser(u * schedule.alpha(ts[i]), ts[i]).eps
+        trial = u + (levels[i + 1] - levels[i]) * first
+        if ts[i + 1] > 0:
+            second = denoiser(trial * schedule.alpha(ts[i + 1]), ts[i + 1]).eps
+            trial = u + (levels[i + 1] - levels[i]) * (first + second) / 2
+        u = trial
+    torch.testing.assert_close(sample(edm(denoiser, x_T, ts)), u, rtol=1e-9, atol=1e-9)
+
+
+def test_churn_keeps_the_marginal_and_stays_in_its_range():
+    schedule, n = Cosine(), 20_000
+    seen = []
+
+    def denoiser(x_t, t, y=None):
+        seen.append((float(t), float(x_t.std())))
+        return MIXTURE.denoiser(schedule)(x_t, t)
+
+    denoiser.schedule = schedule
+    ts = torch.tensor([0.5, 0.3], dtype=torch.float64)
+    x = q_sample(schedule, MIXTURE.sample(n, seeded(0)), ts[0], normal(n, 2, seed=1))
+    sample(edm(denoiser, x, ts, churn=0.2, generator=seeded(2)))
+    level = float(schedule.noise_level(torch.tensor(seen[0][0], dtype=torch.float64)))
+    assert level == pytest.approx(1.2 * float(schedule.noise_level(ts[0])))
+    fresh = q_sample(schedule, MIXTURE.sample(n, seeded(3)), torch.tensor(seen[0][0]).double(), normal(n, 2, seed=4))
+    assert seen[0][1] == pytest.approx(float(fresh.std()), rel=4 / (2 * n) ** 0.5)
+    seen.clear()
+    sample(edm(denoiser, x, ts, churn=0.2, churn_range=(2.0, 9.0), generator=seeded(2)))
+    assert seen[0][0] == 0.5, "the level lies below the range"
+    top = torch.tensor([schedule.t_max, 0.5], dtype=torch.float64)
+    sample(edm(denoiser, x, top, churn=0.2, generator=seeded(2)))
+    assert max(t for t, _ in seen) <= schedule.t_max
+
+
+def test_ancestral_takes_a_variance_for_each_step():
+    denoiser, ts, x_T = GAUSSIAN.denoiser(Cosine()), time_grid(Cosine(), 4), normal(3, 1)
+    large = torch.stack([transition(Cosine(), t, s)[1] for t, s in zip(ts[:-1], ts[1:], strict=True)])
+    ends = [
+        sample(ancestral(denoiser, x_T, ts, variance=v, generator=seeded(1)))
+        for v in ("large", large, lambda t, s: transition(Cosine(), t, s)[1])
+    ]
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+
+
+# the schedulers of diffusers, on the same predictions
+
+
+def steps_of_diffusers(scheduler, denoiser, x, count, generator=None, scaled=False):
+    """The scheduler's whole run with our eps, and our grid for the same times: k of T = 1000 is (k + 1) / 1000 here."""
+    scheduler.set_timesteps(count)
+    extra = {} if generator is None else {"generator": generator}
+    for k in scheduler.timesteps:
+        shown = scheduler.scale_model_input(x, k) if scaled else x
+        x = scheduler.step(denoiser(shown, (k.double() + 1) / 1000).eps, k, x, **extra).prev_sample
+    times = [(float(k) + 1) / 1000 for k in dict.fromkeys(scheduler.timesteps.tolist())]
+    return x, torch.tensor([*times, 0.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DDIM eta", "DDPM", "DPMSolverMultistep", "HeunDiscrete"])
+def test_equal_to_the_schedulers_of_diffusers(name):
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    betas = linear_betas(1000)
+    common = {"trained_betas": betas.tolist(), "timestep_spacing": "leading"}
+    denoiser, x_T = MIXTURE.denoiser(Schedule.from_betas(betas)), normal(6, 2)
+    if name == "DDIM":
+        theirs = diffusers.DDIMScheduler(**common, clip_sample=False)
+        found, ts = steps_of_diffusers(theirs, denoiser, x_T, 10)
+        ours = sample(ddim(denoiser, x_T, ts))
+    elif name == "DDIM eta":
+        theirs = diffusers.DDIMScheduler(**common, clip_sample=False)
+        theirs.set_timesteps(10)
+        g, found = seeded(1), x_T
+        for k in theirs.timesteps:
+            guess = denoiser(found, (k.double() + 1) / 1000).eps
+            found = theirs.step(guess, k, found, eta=0.7, generator=g).prev_sample
+        ts = torch.cat([(theirs.timesteps.double() + 1) / 1000, torch.zeros(1).double()])
+        ours = sample(ddim(denoiser, x_T, ts, eta=0.7, generator=seeded(1)))
+    elif name == "DDPM":
+        theirs = diffusers.DDPMScheduler(**common, clip_sample=False, variance_type="fixed_small")
+        found, ts = steps_of_diffusers(theirs, denoiser, x_T, 10, seeded(1))
+        ours = sample(ancestral(denoiser, x_T, ts, generator=seeded(1)))
+    elif name == "DPMSolverMultistep":
+        theirs = diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", final_sigmas_type="zero")
+        found, ts = steps_of_diffusers(theirs, denoiser, x_T, 10)
+        ours = sample(dpm_solver_pp(denoiser, x_T, ts))
+    else:
+        theirs = diffusers.HeunDiscreteScheduler(**common)
+        theirs.set_timesteps(10)
+        alpha = float(denoiser.schedule.alpha((theirs.timesteps[0].double() + 1) / 1000))
+        found, ts = steps_of_diffusers(theirs, denoiser, x_T / alpha, 10, scaled=True)
+        ours = sample(edm(denoiser, x_T, ts))
+    torch.testing.assert_close(ours, found.double(), rtol=1e-5, atol=1e-5)  # their tables are float32
+    if name in ("DDIM", "DPMSolverMultistep"):
+        assert float((sample(multistep(denoiser, x_T, ts)) - found).abs().max()) > 1e-3

@@ -240,7 +240,7 @@ def test_the_paper_chain_tends_to_the_linear_beta_schedule():
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=name)
-@pytest.mark.parametrize("spacing", ["uniform", "log_snr"])
+@pytest.mark.parametrize("spacing", ["uniform", "log_snr", "edm"])
 @pytest.mark.parametrize("steps", [1, 2, 25])
 def test_a_grid_falls_from_t_max_to_0(schedule, spacing, steps):
     grid = time_grid(schedule, steps, spacing)

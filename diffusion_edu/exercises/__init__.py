@@ -25,8 +25,9 @@ CHAPTERS = (
     "sde",
     "ode",
     "evaluate",
-    "steering",
     "guidance",
+    "steering",
+    "fast",
 )
 
 

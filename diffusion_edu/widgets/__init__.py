@@ -9,6 +9,7 @@ from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
 from diffusion_edu.widgets.metric_explorer import MetricExplorer
 from diffusion_edu.widgets.partial_noising import PartialNoising
 from diffusion_edu.widgets.reverse_family import ReverseFamily
+from diffusion_edu.widgets.sampler_race import SamplerRace
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.score_field import ScoreField
 from diffusion_edu.widgets.trajectory import Trajectory
@@ -22,6 +23,7 @@ __all__ = [
     "LikelihoodRoutes",
     "MetricExplorer",
     "PartialNoising",
+    "SamplerRace",
     "ScheduleExplorer",
     "ScoreField",
     "Trajectory",
