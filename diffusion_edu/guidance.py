@@ -133,8 +133,8 @@ def loss_guided(denoiser: DenoiserFunction, loss: Loss, scale: Scale = 1.0) -> D
     loss: images (N, ...) -> one number for each, (N,), in nats where scale is 1; each must depend on its own image alone.
     scale: a number, or a function of t, () or (N,). The gradient goes through the denoiser: one forward and one backward
     pass a call. The estimate that the loss sees is not clipped if the denoiser has a `raw`; the guided one is, as usual.
-    The plug-in of Chung et al. 2023, Eq. 16, and Bansal et al. 2023, Eq. 6, whose s(t) is scale * sigma: an approximation
-    of the conditional score. Raises ValueError when the loss answers anything but (N,) or ignores its argument.
+    The plug-in of Chung et al. 2023 and Bansal et al. 2023, whose s(t) is scale * sigma: an approximation of the
+    conditional score. Raises ValueError when the loss answers anything but (N,) or ignores its argument.
     """
 
     def rule(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:

@@ -291,6 +291,13 @@ def test_what_is_encoded_comes_back(schedule):
     assert errors[1] < 0.02 and 2.5 < errors[0] / errors[1]  # Heun's order is 2
 
 
+def test_encoding_follows_the_label():
+    first = GaussianMixture(LUMPS.means[:1], LUMPS.stds[:1]).denoiser(Cosine())
+    labelled = encode_to(LUMPS.denoiser(Cosine()), X, 0.6, y=torch.zeros(4, dtype=torch.long))
+    torch.testing.assert_close(labelled, encode_to(first, X, 0.6), rtol=1e-6, atol=1e-6)
+    assert (labelled - encode_to(LUMPS.denoiser(Cosine()), X, 0.6)).abs().max() > 0.1
+
+
 def test_encoding_gaussian_data_is_known():
     """Data N(0, 1) under a variance-preserving schedule: the flow does not move, up to the start at alpha x_0."""
     exact = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 1.0).denoiser(Cosine())
@@ -321,6 +328,10 @@ def test_anomaly_map_is_the_change():
     drawn = anomaly_map(exact, exact, x0, 0.6, eps=eps, steps=40)
     x_t = q_sample(Cosine(), x0, torch.tensor(0.6, dtype=torch.float64), eps)
     torch.testing.assert_close(drawn, (x0 - return_from(exact, x_t, 0.6, steps=40)).abs())
+    other = GaussianMixture(LUMPS.means[:1], LUMPS.stds[:1]).denoiser(Cosine())  # up by one network, back by another
+    there = return_from(other, encode_to(exact, x0, 0.6, steps=5), 0.6, steps=5)
+    torch.testing.assert_close(anomaly_map(exact, other, x0, 0.6, steps=5), (x0 - there).abs())
+    assert (there - return_from(exact, encode_to(exact, x0, 0.6, steps=5), 0.6, steps=5)).abs().max() > 0.1
     healthy = anomaly_map(exact, exact, x0, 0.9, y=torch.zeros(50, dtype=torch.long), steps=40)
     right = (x0[:, 0] > 0).nonzero()[:, 0]
     assert float(healthy[right].mean()) > 5 * float(kept.mean())  # the right lump is led to the left one
