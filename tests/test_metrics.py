@@ -366,3 +366,31 @@ def test_auc_looks_at_the_order_alone():
 def test_auc_refuses(scores, positive, message):
     with pytest.raises(ValueError, match=message):
         metrics.auc(scores, positive)
+
+
+def test_kernel_distance_is_the_mean_of_its_blocks_with_the_error_of_a_mean():
+    g = torch.Generator().manual_seed(0)
+    left, right = torch.randn(45, 3, generator=g), torch.randn(63, 3, generator=g) + 0.5
+    g = torch.Generator().manual_seed(0)
+    a, b = (points[torch.randperm(len(points), generator=g)] for points in (left, right))
+    values = [metrics.unbiased_mmd(a[11 * i : 11 * i + 11], b[15 * i : 15 * i + 15]) for i in range(4)]
+    values = torch.tensor(values, dtype=torch.float64)
+    wanted = float(values.mean()), float(values.std()) / 2  # the root of four blocks
+    assert metrics.kernel_distance(left, right, 4) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_inception_score_takes_its_average_within_each_split():
+    g = torch.Generator().manual_seed(0)
+    p = torch.randn(40, 4, generator=g, dtype=torch.float64).mul(2).softmax(1)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    parts = [metrics.inception_score(part, 1)[0] for part in p[order].split(10)]
+    parts = torch.tensor(parts, dtype=torch.float64)
+    assert metrics.inception_score(p, 4) == pytest.approx((float(parts.mean()), float(parts.std())), abs=1e-12)
+
+
+def test_bootstrap_interval_leaves_half_of_the_rest_on_each_side():
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g = torch.Generator().manual_seed(1)
+    b = metrics.bootstrap(lambda part: float(part.mean()), x, 2000, level=0.9, generator=g)
+    assert (b.high - b.low) / b.deviation == pytest.approx(2 * 1.645, rel=0.06)  # 3 % is one standard error of a width
+    assert (b.high - b.value) / (b.value - b.low) == pytest.approx(1, abs=0.15), "symmetric for a mean"

@@ -69,6 +69,12 @@ def test_the_price_in_bits_a_dimension():
     assert sp.simplify(bits - sp.log(100, 2) / d) == 0
     assert sp.simplify(sp.log(100) / d - sp.log(100, 2) / d) != 0, "nats are no bits"
     assert float(bits.subs(d, 784)) == pytest.approx(log2(100) / 784)
+    for dim in (1, 50):  # a loss itself: N(0, I) diluted with N(0, 9 I), mean over draws
+        x = normal(2000, dim, seed=0)
+        log_q, log_n = -x.square().sum(1) / 2, -x.square().sum(1) / 18 - dim * log(3)
+        loss = (log_q - torch.logaddexp(log_q + log(0.01), log_n + log(0.99))).mean() / dim / log(2)
+        assert float(loss) <= log2(100) / dim
+    assert float(loss) > 0.999 * log2(100) / 50, "many dimensions: the bound is nearly reached"
 
 
 # --- transport --------------------------------------------------------------------------------------
