@@ -366,7 +366,7 @@ def end_of_pair(w: float, low: float = 0.0, high: float = 1e8) -> float:
     return float((z[1] - z[0]) ** 2)  # per deviation 1e4 = sqrt(tau) of the start
 
 
-def runge_kutta(slope, z: Tensor, a: float, b: float, steps: int = 800) -> Tensor:
+def runge_kutta(slope, z: Tensor, a: float, b: float, steps: int = 400) -> Tensor:
     h, u = (b - a) / steps, torch.tensor(a, dtype=F64)
     for _ in range(steps):
         k1 = slope(z, u)
