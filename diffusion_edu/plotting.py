@@ -182,14 +182,16 @@ def staircase(ax: Axes, x: Tensor, curve: Tensor, edges: Tensor, heights: Tensor
 def frontier(ax: Axes, curves: dict[str, Sequence[Sequence[float]]], floor: tuple[float, float] | None = None) -> Axes:
     """Draw a figure of merit against evaluations, both logarithmic: for each name rows (evaluations, value[, error]).
 
-    floor: mean and standard deviation of what real data get, as a band.
+    floor: mean and standard deviation of what real data get, as a band. A name without rows is not drawn, but keeps its
+    colour. Where the colours run out, the lines are dashed.
     """
     for number, (name, rows) in enumerate(curves.items()):
+        if not rows:
+            continue
         x, y, *error = zip(*sorted(rows), strict=True)
         colour, marker = COLOURS[number % len(COLOURS)], "os^DvPXh"[number % 8]
-        ax.errorbar(
-            x, y, error[0] if error else None, color=colour, marker=marker, ms=4, lw=1.3, elinewidth=0.8, label=name
-        )
+        style = {"color": colour, "marker": marker, "ls": "-" if number < len(COLOURS) else "--"}
+        ax.errorbar(x, y, error[0] if error else None, ms=4, lw=1.3, elinewidth=0.8, label=name, **style)
     if floor is not None:
         ax.axhspan(floor[0] - floor[1], floor[0] + floor[1], color=COLOURS[5], alpha=0.25, lw=0, label="real data")
     ax.set(xscale="log", yscale="log", xlabel="evaluations of the denoiser")

@@ -839,6 +839,36 @@ def test_churn_keeps_the_marginal_and_stays_in_its_range():
     assert max(t for t, _ in seen) <= schedule.t_max
 
 
+def test_churn_has_its_strength_its_limit_and_its_range():
+    schedule, x = Cosine(), normal(50, 2, seed=1)
+    ts = torch.tensor([0.7, 0.5], dtype=torch.float64)
+    before = float(schedule.noise_level(ts[0]))
+
+    def shown(**options):
+        """The state and the noise level that the denoiser is asked about first."""
+        guess = next(edm(MIXTURE.denoiser(schedule), x, ts, generator=seeded(2), **options)).prediction
+        return guess.x_t, float(schedule.noise_level(guess.t))
+
+    still, plain, thrice = (shown(churn=0.2, inflate=k)[0] for k in (0.0, 1.0, 3.0))
+    torch.testing.assert_close(thrice - still, 3 * (plain - still), rtol=1e-9, atol=1e-12)
+    assert shown(churn=1e6)[1] / before == pytest.approx(2**0.5), "no more than sqrt(2)"
+    inside = shown(churn=0.2, churn_range=(0.9 * before, 1.1 * before))[1]  # levels, all above 1; t is below
+    assert inside / before == pytest.approx(1.2)
+
+
+def test_heun_shows_the_labels_to_both_evaluations():
+    seen = []
+
+    def denoiser(x_t, t, y=None):
+        seen.append(y)
+        return MIXTURE.denoiser(Cosine())(x_t, t)
+
+    denoiser.schedule = Cosine()
+    y = torch.arange(3)
+    sample(edm(denoiser, normal(3, 2), torch.tensor([0.7, 0.5], dtype=torch.float64), y=y))
+    assert len(seen) == 2 and all(label is y for label in seen)
+
+
 def test_ancestral_takes_a_variance_for_each_step():
     denoiser, ts, x_T = GAUSSIAN.denoiser(Cosine()), time_grid(Cosine(), 4), normal(3, 1)
     large = torch.stack([transition(Cosine(), t, s)[1] for t, s in zip(ts[:-1], ts[1:], strict=True)])

@@ -196,7 +196,7 @@ def test_the_edm_grid(schedule):
     torch.testing.assert_close(wanted(1e7), top * (low / top) ** (i / 11), rtol=1e-5, atol=1e-9)  # the limit: log-SNR
 
 
-@equation("eq-fast-churn", method="monte carlo", tolerance="4 standard errors of the variance of 200,000 draws")
+@equation("eq-fast-churn", method="monte carlo", tolerance="4 standard errors (of the variance of 200,000 draws)")
 def test_churn_reaches_the_level():
     n, low, high = 200_000, 1.0, 1.1
     data = 0.5 * normal(n, seed=5)
