@@ -11,7 +11,7 @@ RACE = "SamplerRace"
 
 def test_race_evaluations_move_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F811
     live = open_widget(RACE)
-    slider, words, paths = live.get_by_label("evaluations"), live.locator(".words"), live.locator(".path")
+    slider, words, paths = live.get_by_role("slider", name="evaluations"), live.locator(".words"), live.locator(".path")
     expect(words).to_contain_text("DDIM, 8 evaluations")
     before = paths.evaluate_all(CURVES)
     slider.press("ArrowRight")

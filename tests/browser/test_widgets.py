@@ -116,7 +116,7 @@ def test_trajectory_moves_by_keyboard(open_widget: Callable[..., Locator]):
 def test_widget_works_from_a_folder(open_file: Callable[..., Page], name: str):
     live = find_widget(open_file(SPECIMENS[name].PAGE), name)
     before = live.locator(".words").inner_text()
-    live.get_by_label(SPECIMENS[name].SLIDER).press("ArrowRight")
+    live.get_by_role("slider", name=SPECIMENS[name].SLIDER).press("ArrowRight")
     expect(live.locator(".words")).not_to_have_text(before)
 
 
