@@ -251,8 +251,12 @@ function render({ model, el }) {
   function draw() {
     const state = read();
     const { ends, tilt, wanted, summary } = compute(state);
-    const onGrid = (values) => GRID.map((x, i) => [place(x), values[i]]);
-    const points = { wanted: onGrid(wanted), tilt: onGrid(tilt), ode: endDensity(ends).map(([x, value]) => [place(x), value]) };
+    const shown = (curve) => {
+      const inside = curve.map(([x, value]) => [place(x), value]).filter(([x]) => x >= 0 && x <= 1);
+      return inside.length > 1 ? inside : [[0, 0], [1, 0]]; // all of it may lie beyond the chart
+    };
+    const onGrid = (values) => shown(GRID.map((x, i) => [x, values[i]]));
+    const points = { wanted: onGrid(wanted), tilt: onGrid(tilt), ode: shown(endDensity(ends)) };
     const peak = Math.max(...Object.values(points).flatMap((curve) => curve.map(([, value]) => value)));
     const top = [0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 16].find((each) => peak <= each) ?? peak;
     for (const curve of curves) curve.draw(points[curve.key].map(([x, value]) => [x, value / top]));

@@ -275,7 +275,7 @@ function render({ model, el }) {
     curves.forEach((curve, k) => curve.draw(shown.map((x, i) => [i / 240, values[k][i] / top])));
     sliders.forEach((slider) => slider.draw(state));
     rows.draw(verdicts(state), verdicts({ ...DATA, n: state.n }));
-    words.say(describe(state));
+    words.say(`Spread ${state.spread.toFixed(2)}, ${state.n} images. ${describe(state)}`);
   }
 
   for (const name of names) model.on(`change:${name}`, draw);
