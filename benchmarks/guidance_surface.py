@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diffusion_edu import __main__ as command_line
 from diffusion_edu import checkpoints, data, metrics
-from diffusion_edu.__main__ import main as command
-from diffusion_edu.guidance import classifier_free
-from diffusion_edu.samplers import ddim, sample
-from diffusion_edu.schedules import time_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 P_NULL = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8)
@@ -37,13 +34,9 @@ def draw(p_null: float, w: float, samples: int, steps: int, cache: Path) -> Tens
     denoiser = checkpoints.load(checkpoint(p_null))
     name = f"{denoiser.manifest['sha256'][:12]}-w{w:g}-n{samples}-k{steps}.npy"
     if not (cache / name).exists():
-        x_T = torch.randn(samples, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-        y, ts = torch.arange(samples) % 10, time_grid(denoiser.schedule, steps)
-        guided = classifier_free(denoiser, w)
-        parts = [sample(ddim(guided, a, ts, y=b)) for a, b in zip(x_T.split(100), y.split(100), strict=True)]
-        images = data.to_uint8(torch.cat(parts)).numpy()
+        images = command_line.draw(denoiser, torch.arange(samples) % 10, "ddim", steps, w, seed=0, batch=100)
         content = BytesIO()
-        np.save(content, images)
+        np.save(content, data.to_uint8(images).numpy())
         checkpoints.write_atomically(cache / name, content.getvalue())
     return torch.from_numpy(np.load(cache / name))
 
@@ -59,7 +52,7 @@ def main() -> None:
     cache = ROOT / "runs" / "guidance_surface"
     for p_null in options.p_null:
         if options.train and not (checkpoint(p_null) / "manifest.json").exists():
-            command([*TRAINING.split(), "--p-null", f"{p_null:g}", "--out", str(checkpoint(p_null))])
+            command_line.main([*TRAINING.split(), "--p-null", f"{p_null:g}", "--out", str(checkpoint(p_null))])
     cells = [(p_null, w) for p_null in options.p_null for w in WEIGHTS]
     images = {cell: draw(*cell, options.samples, options.steps, cache) for cell in tqdm(cells, unit="cell")}
     if tuple(options.p_null) == P_NULL:

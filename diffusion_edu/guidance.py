@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction
-from diffusion_edu.likelihood import encode
+from diffusion_edu.likelihood import encode, likelihood_grid
 from diffusion_edu.process import Prediction, expand_to, q_sample
 from diffusion_edu.samplers import probability_flow, sample
-from diffusion_edu.schedules import Schedule, time_at_log_snr
 
 LogProbability = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -22,14 +21,11 @@ LogProbability = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Guided:
     """A denoiser made of another: `raw` is what `rule(x_t, t, y)` answers, a call is that with x_0 clipped like the other's.
 
-    Carries the other's `schedule` and `clip`; `num_classes` is given where it still means something to ask for no class.
+    Carries the other's `schedule` and `clip`, but no classes: to guide is to have said what "no class" means.
     """
 
-    def __init__(
-        self, denoiser: DenoiserFunction, rule: Callable[..., Prediction], num_classes: int | None = None
-    ) -> None:
-        self.schedule, self.clip = denoiser.schedule, getattr(denoiser, "clip", None)
-        self.raw, self.num_classes = rule, num_classes
+    def __init__(self, denoiser: DenoiserFunction, rule: Callable[..., Prediction]) -> None:
+        self.schedule, self.clip, self.raw = denoiser.schedule, getattr(denoiser, "clip", None), rule
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         prediction = self.raw(x_t, t, y)
@@ -94,10 +90,19 @@ def log_gradient(log_p_y: LogProbability, x_t: Tensor, t: Tensor, y: Tensor) -> 
     """Gradient of log_p_y(x_t, t, y) (N,) in x_t, shaped like x_t (N, ...); works inside `torch.no_grad()` too."""
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_()
-        value = log_p_y(x_t, t, y)
-        if value.shape != x_t.shape[:1]:
-            raise ValueError(f"log_p_y must answer shape ({len(x_t)},), one for each row, got {tuple(value.shape)}")
-        return torch.autograd.grad(value.sum(), x_t)[0]
+        return row_gradient(log_p_y(x_t, t, y), x_t)
+
+
+def row_gradient(values: Tensor, x: Tensor) -> Tensor:
+    """Gradient of values (N,), one for each row, in the x (N, ...) that they were computed from.
+
+    Raises ValueError for values of another shape, or computed without gradients.
+    """
+    if values.shape != x.shape[:1]:
+        raise ValueError(f"guidance needs one number for each row, ({len(x)},), got {tuple(values.shape)}")
+    if not values.requires_grad:
+        raise ValueError("the numbers to follow do not depend on x_t, or were computed without gradients")
+    return torch.autograd.grad(values.sum(), x)[0]
 
 
 def on_interval(
@@ -141,7 +146,7 @@ def loss_guided(denoiser: DenoiserFunction, loss: Loss, scale: Scale = 1.0) -> D
         with torch.enable_grad():  # samplers switch it off
             x = x_t.detach().requires_grad_(True)
             prediction = unclipped(denoiser)(x, t, y)
-            gradient = gradient_of(loss, prediction.x0, x)
+            gradient = row_gradient(loss(prediction.x0), x)
         weight = scale(prediction.t) if callable(scale) else torch.tensor(scale, dtype=torch.float64)
         shift = expand_to(weight, x_t) * prediction.sigma**2 / prediction.alpha * gradient
         return Prediction(prediction.schedule, x_t, t, prediction.x0.detach() - shift, "x0")
@@ -149,27 +154,7 @@ def loss_guided(denoiser: DenoiserFunction, loss: Loss, scale: Scale = 1.0) -> D
     return Guided(denoiser, rule)
 
 
-def gradient_of(loss: Loss, x0: Tensor, x: Tensor) -> Tensor:
-    """Gradient of loss(x0), summed over the batch, with respect to x, from which x0 was computed."""
-    values = loss(x0)
-    if values.shape != x0.shape[:1]:
-        raise ValueError(f"a loss answers one number for each image, ({len(x0)},), got {tuple(values.shape)}")
-    if not values.requires_grad:
-        raise ValueError("the loss does not depend on the image, or was computed without gradients")
-    return torch.autograd.grad(values.sum(), x)[0]
-
-
 # --- partial noising ----------------------------------------------------------------------------------
-
-
-def partial_grid(schedule: Schedule, t: float, steps: int) -> Tensor:
-    """Increasing times from `t_min` to t, float64 (steps + 1,), uniform in the log signal-to-noise ratio."""
-    if not schedule.t_min < t <= schedule.t_max or steps < 1:
-        raise ValueError(f"need {schedule.t_min} < t <= {schedule.t_max} and at least 1 step, got {t} and {steps}")
-    ends = torch.tensor([schedule.t_min, t], dtype=torch.float64)
-    first, last = schedule.log_snr(ends).tolist()
-    inner = time_at_log_snr(schedule, torch.linspace(first, last, steps + 1, dtype=torch.float64)[1:-1])
-    return torch.cat([ends[:1], inner, ends[1:]])
 
 
 def encode_to(
@@ -180,7 +165,7 @@ def encode_to(
     `return_from` with the same denoiser leads back to x0, up to the steps' error. An unclipped denoiser is asked for,
     see `likelihood.encode`. Raises ValueError unless t_min < t <= t_max.
     """
-    ts = partial_grid(denoiser.schedule, t, steps)
+    ts = likelihood_grid(denoiser.schedule, steps, t)
     return encode(denoiser, expand_to(denoiser.schedule.alpha(ts[0]), x0) * x0, ts, y=y, method=method)
 
 
@@ -188,7 +173,7 @@ def return_from(
     denoiser: DenoiserFunction, x_t: Tensor, t: float, *, y: Tensor | None = None, steps: int = 12, method: str = "heun"
 ) -> Tensor:
     """Carry x_t (N, ...) from time t along the probability-flow ODE back to an image: the way back of `encode_to`."""
-    ts = partial_grid(denoiser.schedule, t, steps)
+    ts = likelihood_grid(denoiser.schedule, steps, t)
     x = sample(probability_flow(denoiser, x_t, ts.flip(0), y=y, method=method))
     return x / expand_to(denoiser.schedule.alpha(ts[0]), x)
 

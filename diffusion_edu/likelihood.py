@@ -357,11 +357,17 @@ def draw_probes(
     return z if kind == "gaussian" else torch.where(z < 0, -1.0, 1.0).to(x.dtype)
 
 
-def likelihood_grid(schedule: Schedule, steps: int) -> Tensor:
-    """Increasing times from `t_min` to `t_max`, float64 (steps + 1,), uniform in the log signal-to-noise ratio."""
+def likelihood_grid(schedule: Schedule, steps: int, t: float | None = None) -> Tensor:
+    """Increasing times from `t_min` to t (default `t_max`), float64 (steps + 1,), uniform in the log signal-to-noise ratio.
+
+    Raises ValueError for steps < 1, or t outside (t_min, t_max].
+    """
+    t = schedule.t_max if t is None else t
     if steps < 1:
         raise ValueError(f"a time grid needs at least 1 step, got {steps}")
-    ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+    if not schedule.t_min < t <= schedule.t_max:
+        raise ValueError(f"t must lie above {schedule.t_min} and not above {schedule.t_max}, got {t}")
+    ends = torch.tensor([schedule.t_min, t], dtype=torch.float64)
     first, last = schedule.log_snr(ends).tolist()
     inner = time_at_log_snr(schedule, torch.linspace(first, last, steps + 1, dtype=torch.float64)[1:-1])
     return torch.cat([ends[:1], inner, ends[1:]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -265,6 +265,42 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     return nn.functional.grid_sample(images + 1, grid.to(images.device), align_corners=False) - 1  # pads with -1
 
 
+def one_cycle(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Tensor], Tensor],
+    images: int,
+    epochs: int,
+    batch: int,
+    generator: torch.Generator,
+    clip_norm: float = float("inf"),
+) -> Iterator[tuple[int, float]]:
+    """The loop of the smaller networks: shuffled batches, the optimizer's rate as the peak of one cycle.
+
+    loss_of: indices (batch,) of the images -> their mean loss, (). Yields (epoch, mean loss) after each epoch. Raises
+    ValueError when there are fewer images than a batch, FloatingPointError when the loss is not finite.
+    """
+    per_epoch = images // batch
+    if per_epoch < 1:
+        raise ValueError(f"a batch of {batch} needs at least as many images, got {images}")
+    rate = optimizer.param_groups[0]["lr"]
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * per_epoch)
+    net.train()
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for index in torch.randperm(images, generator=generator)[: per_epoch * batch].split(batch):
+            loss = loss_of(index)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), clip_norm)
+            optimizer.step()
+            cycle.step()
+            total += float(loss.detach())
+        if not isfinite(total):
+            raise FloatingPointError(f"loss {total / per_epoch} in epoch {epoch}")
+        yield epoch, total / per_epoch
+
+
 def fit_classifier(
     net: nn.Module,
     images: Tensor,
@@ -274,53 +310,55 @@ def fit_classifier(
     rate: float = 3e-3,
     seed: int = 0,
 ) -> Iterator[tuple[int, float]]:
-    """Train a classifier on uint8 images with jitter and a one-cycle rate; yield (epoch, mean loss) after each epoch."""
+    """Train a classifier on uint8 images with jitter; yield as `one_cycle` does."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.02)
-    per_epoch = len(images) // batch
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * per_epoch)
-    net.train()
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for index in torch.randperm(len(images), generator=generator)[: per_epoch * batch].split(batch):
-            logits = net(jitter(to_float(images[index]), generator))
-            loss = nn.functional.cross_entropy(logits, labels[index], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cycle.step()
-            total += float(loss.detach())
-        yield epoch, total / per_epoch
+
+    def loss_of(index: Tensor) -> Tensor:
+        logits = net(jitter(to_float(images[index]), generator))
+        return nn.functional.cross_entropy(logits, labels[index], label_smoothing=0.05)
+
+    return one_cycle(net, optimizer, loss_of, len(images), epochs, batch, generator)
+
+
+def fit_noisy_classifier(
+    net: nn.Module,
+    schedule: Schedule,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int = 6,
+    batch: int = 128,
+    rate: float = 2e-3,
+    seed: int = 0,
+) -> Iterator[tuple[int, float]]:
+    """Train (x_t, t) -> logits on uint8 images noised to all levels of `schedule`; yield as `one_cycle` does.
+
+    The loss, the plain cross entropy, is least for the true p(y | x_t).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.01)
+
+    def loss_of(index: Tensor) -> Tensor:
+        x0, t = to_float(images[index]), spread_times(schedule, batch, generator)
+        x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=generator))
+        return nn.functional.cross_entropy(net(x_t, t), labels[index])
+
+    return one_cycle(net, optimizer, loss_of, len(images), epochs, batch, generator)
 
 
 def fit_vae(
     net: nn.Module, images: Tensor, epochs: int = 20, batch: int = 128, rate: float = 2e-3, seed: int = 0
 ) -> Iterator[tuple[int, float]]:
-    """Train a VAE on uint8 images by the ELBO, one draw of z an image; yield (epoch, mean of -ELBO in nats an image).
-
-    Raises ValueError when there are fewer images than a batch, FloatingPointError when the loss is not finite.
-    """
+    """Train a VAE on uint8 images by the ELBO, one draw of z an image; yield as `one_cycle` does, -ELBO in nats an image."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), rate)
-    per_epoch = len(images) // batch
-    if per_epoch < 1:
-        raise ValueError(f"a batch of {batch} needs at least as many images, got {len(images)}")
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * per_epoch)
-    net.train()
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for index in torch.randperm(len(images), generator=generator)[: per_epoch * batch].split(batch):
-            reconstruction, kl = net.elbo_terms(images[index.to(images.device)], generator)
-            loss = (kl.sum(1) - reconstruction).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1000.0)  # gradients are sums over 784 pixels
-            optimizer.step()
-            cycle.step()
-            total += float(loss.detach())
-        if not isfinite(total):
-            raise FloatingPointError(f"loss {total / per_epoch} in epoch {epoch}")
-        yield epoch, total / per_epoch
+
+    def loss_of(index: Tensor) -> Tensor:
+        reconstruction, kl = net.elbo_terms(images[index.to(images.device)], generator)
+        return (kl.sum(1) - reconstruction).mean()
+
+    # gradients are sums over 784 pixels
+    return one_cycle(net, optimizer, loss_of, len(images), epochs, batch, generator, clip_norm=1000.0)
 
 
 VARIANCE_STEPS = (10, 25, 50, 100)  # lengths of the chains that the variance head is trained and measured on
@@ -362,38 +400,3 @@ def fit_variance(
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
         yield step + 1, loss.item()
-
-
-def fit_noisy_classifier(
-    net: nn.Module,
-    schedule: Schedule,
-    images: Tensor,
-    labels: Tensor,
-    epochs: int = 6,
-    batch: int = 128,
-    rate: float = 2e-3,
-    seed: int = 0,
-) -> Iterator[tuple[int, float]]:
-    """Train (x_t, t) -> logits on uint8 images noised to all levels of `schedule`; yield (epoch, mean loss) after each.
-
-    Its loss, the plain cross entropy, is least for the true p(y | x_t). Raises ValueError for fewer images than a batch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.01)
-    per_epoch = len(images) // batch
-    if per_epoch < 1:
-        raise ValueError(f"a batch of {batch} needs at least as many images, got {len(images)}")
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * per_epoch)
-    net.train()
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for index in torch.randperm(len(images), generator=generator)[: per_epoch * batch].split(batch):
-            x0, t = to_float(images[index]), spread_times(schedule, batch, generator)
-            x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=generator))
-            loss = nn.functional.cross_entropy(net(x_t, t), labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cycle.step()
-            total += float(loss.detach())
-        yield epoch, total / per_epoch

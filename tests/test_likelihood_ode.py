@@ -209,3 +209,15 @@ def test_a_late_start_changes_the_scale_and_labels_choose_the_law(points, y):
     found = ode_log_likelihood(MIXTURE.denoiser(schedule), points, ts, y=labels, method="rk4")
     # the prior in the place of q at t = 1, as above; without d log alpha the gap would be about 1
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.05)
+
+
+def test_a_likelihood_grid_may_end_earlier():
+    grid = likelihood_grid(Cosine(), 4, 0.5)
+    assert grid.shape == (5,) and float(grid[0]) == Cosine().t_min and float(grid[-1]) == 0.5
+    gaps = Cosine().log_snr(grid).diff()
+    torch.testing.assert_close(gaps, gaps[:1].expand(4))
+    for t in (0.0, Cosine().t_min, 1.0):
+        with pytest.raises(ValueError, match="t must lie above"):
+            likelihood_grid(Cosine(), 4, t)
+    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+        likelihood_grid(Cosine(), 0, 0.5)
