@@ -56,11 +56,9 @@ def spread(features, y):
 def measure(judge, x, y, reference):
     """Accuracy, spread, precision and recall of digits x asked for as y."""
     features, seen = metrics.judge(judge, x)
-    hits = int((seen == y).sum())
     precision, recall = metrics.precision_recall(reference, features)
     return {
-        "accuracy": hits / len(y),
-        "accuracy_error": metrics.share_error(hits, len(y)),
+        **metrics.accuracy(seen, y),
         "spread": spread(features, y),
         "precision": precision,
         "recall": recall,

@@ -8,11 +8,13 @@ import argparse
 import json
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -76,24 +78,8 @@ def draw(denoiser, name: str, budget: int, grid: str, y: Tensor, seed: int, tabl
     return torch.cat(parts), steps if cost == 1 else 2 * steps - 1
 
 
-def quality(classifier, x: Tensor, y: Tensor, reference: Tensor) -> dict[str, float]:
-    """Accuracy and Fréchet distance to the features of the test split, each with its spread."""
-    features, seen = metrics.judge(classifier, x.contiguous())
-    hits = int((seen == y).sum())
-    return {
-        "accuracy": hits / len(y),
-        "accuracy_error": metrics.share_error(hits, len(y)),
-        "frechet": metrics.frechet_distance(features, reference),
-        "frechet_error": metrics.frechet_spread(features, reference),
-    }
-
-
 def save(facts: dict, pictures: dict[str, Tensor]) -> None:
     """Write the figures and one sheet with the first digits of each cell, a row for each."""
-    from io import BytesIO
-
-    from PIL import Image
-
     checkpoints.write_json(OUT, facts)
     rows = [pictures[f"{row['sampler']} {row['budget']}"] for row in facts["rows"]]
     if rows:
@@ -110,8 +96,6 @@ def load(settings: dict) -> tuple[dict, dict[str, Tensor]]:
     facts = json.loads(OUT.read_text())
     if facts["settings"] != settings:
         return {"settings": settings, "rows": []}, {}
-    from PIL import Image
-
     sheet = torch.from_numpy(np.array(Image.open(OUT.with_suffix(".png")))).split(28)
     return facts, {f"{r['sampler']} {r['budget']}": part for r, part in zip(facts["rows"], sheet, strict=True)}
 
@@ -148,7 +132,14 @@ def main() -> None:
             if any(c["sampler"] == name and c["grid"] == grid for c in choice):
                 continue
             x, used = draw(denoiser, name, 10, grid, y, options.seed + 1, facts["knots"])
-            choice.append({"sampler": name, "grid": grid, "evaluations": used, **quality(classifier, x, y, reference)})
+            choice.append(
+                {
+                    "sampler": name,
+                    "grid": grid,
+                    "evaluations": used,
+                    **metrics.quality(*metrics.judge(classifier, x.contiguous()), y, reference),
+                }
+            )
             print(choice[-1], flush=True)
             save(facts, pictures)
     best = {
@@ -162,10 +153,14 @@ def main() -> None:
             continue
         started = perf_counter()
         x, used = draw(denoiser, name, budget, best[name], y, options.seed, facts["knots"])
-        row = {"sampler": name, "budget": budget, "evaluations": used, **quality(classifier, x, y, reference)}
+        row = {
+            "sampler": name,
+            "budget": budget,
+            "evaluations": used,
+            **metrics.quality(*metrics.judge(classifier, x.contiguous()), y, reference),
+        }
         facts["rows"].append(row | {"seconds": round(perf_counter() - started, 1)})
-        grey = ((x[:SHOWN, 0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        pictures[f"{name} {budget}"] = torch.cat(list(grey), dim=1)
+        pictures[f"{name} {budget}"] = torch.cat(list(data.to_uint8(x[:SHOWN, 0])), dim=1)
         save(facts, pictures)
 
 

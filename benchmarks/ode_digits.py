@@ -27,18 +27,6 @@ RUNS = [
 ]
 
 
-def quality(judge: torch.nn.Module, x: Tensor, y: Tensor, reference: Tensor) -> dict[str, float]:
-    """Share read as asked, and Fréchet distance with its deviation over ten bootstrap resamples."""
-    features, seen = metrics.judge(judge, x)
-    hits = int((seen == y).sum())
-    return {
-        "accuracy": hits / len(x),
-        "accuracy_error": metrics.share_error(hits, len(x)),
-        "frechet": metrics.frechet_distance(features, reference),
-        "frechet_error": metrics.frechet_spread(features, reference),
-    }
-
-
 def main() -> None:
     """Run all samplers from the same noise and write the measurements."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -56,13 +44,20 @@ def main() -> None:
         return sample(sampler(denoiser, x_T, time_grid(denoiser.schedule, steps), y=y, **extra))
 
     fine = draw(RUNS[0][1], FINE)
-    rows = [{"sampler": "Heun", "steps": FINE, "evaluations": 2 * FINE - 1, **quality(judge, fine, y, reference)}]
+    rows = [
+        {
+            "sampler": "Heun",
+            "steps": FINE,
+            "evaluations": 2 * FINE - 1,
+            **metrics.quality(*metrics.judge(judge, fine), y, reference),
+        }
+    ]
     for name, sampler, steps, evaluations in RUNS:
         x = draw(sampler, steps)
         row = {"sampler": name, "steps": steps, "evaluations": evaluations}
         if sampler is not ancestral:  # it has noise of its own, and no fine solution
             row["distance"] = float((x - fine).square().mean().sqrt())
-        rows.append(row | quality(judge, x, y, reference))
+        rows.append(row | metrics.quality(*metrics.judge(judge, x), y, reference))
         print(rows[-1], flush=True)
     parts = islice(metrics.real_parts(data.load("mnist", "train"), count), 20)
     floors = torch.tensor(

@@ -31,7 +31,7 @@ from diffusion_edu.likelihood import (
     step_kl,
 )
 from diffusion_edu.losses import interpolated_log_variance
-from diffusion_edu.metrics import mean_and_error, measure_elbo, share_error
+from diffusion_edu.metrics import mean_and_error, measure_elbo
 from diffusion_edu.networks import VAE, Classifier, NoisyClassifier, UNet, VarianceHead
 from diffusion_edu.process import normal_like, q_sample
 from diffusion_edu.schedules import SCHEDULES, Schedule, make_schedule, time_grid
@@ -550,10 +550,10 @@ def accuracy_by_noise(net: NoisyClassifier, schedule: Schedule, test: data.Datas
     for t in torch.linspace(0, schedule.t_max, 11).clamp(min=schedule.t_min):
         x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=g))
         logits = torch.cat([net(part, t) for part in x_t.split(500)])
-        hits, log_p = logits.argmax(1) == test.labels, logits.log_softmax(1).gather(1, test.labels[:, None])[:, 0]
+        log_p = logits.log_softmax(1).gather(1, test.labels[:, None])[:, 0]
         mean, error = mean_and_error(log_p.double())
         row = {"t": round(float(t), 4), "log_snr": round(float(schedule.log_snr(t)), 3)}
-        row |= {"accuracy": float(hits.double().mean()), "accuracy_error": share_error(int(hits.sum()), len(hits))}
+        row |= metrics.accuracy(logits.argmax(1), test.labels)
         rows.append(row | {"log_p": mean, "log_p_error": error})
     return rows
 

@@ -89,6 +89,20 @@ def share_error(hits: int, n: int) -> float:
     return sqrt(p * (1 - p) / (n + 4))
 
 
+def accuracy(seen: Tensor, y: Tensor) -> dict[str, float]:
+    """Share of images whose class `seen` (N,) is the one asked for, y (N,), and its standard error (`share_error`)."""
+    hits = int((seen == y).sum())
+    return {"accuracy": hits / len(y), "accuracy_error": share_error(hits, len(y))}
+
+
+def quality(features: Tensor, seen: Tensor, y: Tensor, reference: Tensor) -> dict[str, float]:
+    """`accuracy` of samples with features (N, D), and their Fréchet distance to a reference (M, D) with `frechet_spread`."""
+    return accuracy(seen, y) | {
+        "frechet": frechet_distance(features, reference),
+        "frechet_error": frechet_spread(features, reference),
+    }
+
+
 def measure_samples(
     classifier: Classifier, x: Tensor, y: Tensor, train: Dataset, test: Dataset, parts: int = 10
 ) -> dict[str, Any]:
@@ -121,21 +135,17 @@ class RealImages:
     def measure(self, x: Tensor, y: Tensor) -> dict[str, Any]:
         """Judge n class-conditional samples x (n, 1, 28, 28) in [-1, 1], asked for as y (n,); ValueError for another n.
 
-        accuracy: share that the classifier sees as asked, with its standard error (`share_error`). frechet: against the
-        test split, with the standard deviation over bootstrap resamples; ratio: to its floor. Then the `judgements`, and
-        the floors.
+        `accuracy`; frechet: against the test split, with the standard deviation over bootstrap resamples; ratio: to its
+        floor. Then the `judgements`, and the floors.
         """
         if len(x) != self.n or len(y) != self.n:
             raise ValueError(f"the floors are those of {self.n} images, got {len(x)} samples and {len(y)} labels")
         features, seen = judge(self.classifier, x)
-        hits, frechet = int((seen == y).sum()), frechet_distance(features, self.reference.points)
+        found = quality(features, seen, y, self.reference.points)
         return {
             "samples": self.n,
-            "accuracy": hits / self.n,
-            "accuracy_error": share_error(hits, self.n),
-            "frechet": frechet,
-            "frechet_error": frechet_spread(features, self.reference.points),
-            "ratio": frechet / self.floors["floor"],
+            **found,
+            "ratio": found["frechet"] / self.floors["floor"],
             **judgements(features, self.classifier.head, self.reference),
             **self.floors,
         }
