@@ -139,8 +139,9 @@ class Attention(nn.Module):
         self.out = zero(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.query_key_value(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # (N, H W, width)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        flat = self.query_key_value(self.norm(x)).flatten(2).transpose(1, 2)  # (N, H W, 3 width)
+        q, k, v = flat.unsqueeze(1).chunk(3, dim=3)  # (N, 1 head, H W, width): the form that ONNX knows
+        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1)
         return x + self.out(mixed.transpose(1, 2).reshape(x.shape))
 
 
