@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from dataclasses import asdict, replace
 from functools import partial
+from io import BytesIO
+from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_edu import checkpoints, data, metrics, samplers, training
-from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.denoisers import Denoiser, DenoiserFunction
 from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
     BIN,
@@ -28,6 +32,8 @@ from diffusion_edu.likelihood import (
     likelihood_grid,
     noise_dequantise,
     ode_log_likelihoods,
+    optimal_variance,
+    score_norms,
     step_kl,
 )
 from diffusion_edu.losses import interpolated_log_variance
@@ -38,6 +44,7 @@ from diffusion_edu.schedules import SCHEDULES, Schedule, make_schedule, time_gri
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 SAMPLERS = {
+    "analytic": samplers.ancestral,  # with the best variance of each step
     "ancestral": samplers.ancestral,
     "ddim": samplers.ddim,
     "dpm-solver++": samplers.dpm_solver_pp,
@@ -48,9 +55,10 @@ SAMPLERS = {
     "ipndm": samplers.multistep,
     "predictor-corrector": samplers.predictor_corrector,
 }
-NEEDS_GENERATOR = ("ancestral", "ddim", "edm-churn", "euler-maruyama", "predictor-corrector")
+NEEDS_GENERATOR = ("analytic", "ancestral", "ddim", "edm-churn", "euler-maruyama", "predictor-corrector")
 TWICE_A_STEP = ("edm", "edm-churn", "heun", "predictor-corrector")  # but for the step to t = 0
 GRIDS = ("uniform", "log_snr", "edm")
+BATCH = 50  # images drawn at once: on a CPU larger batches leave the cache and are slower
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,16 +87,23 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--rows", type=int, default=4, help="images of each class")
 
     evaluate = commands.add_parser(
-        "evaluate", help="measure a checkpoint's samples and write the figures into its manifest"
+        "evaluate",
+        help="measure a checkpoint's samples: into its manifest, or with --table for every combination of the settings",
     )
     evaluate.add_argument("--samples", type=int, default=10_000)
-    for command in (sample, evaluate):
-        command.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
-        command.add_argument("--sampler", default="ancestral", choices=list(SAMPLERS))
+    evaluate.add_argument(
+        "--table", type=Path, help="JSON file for the figures, continued where an earlier run stopped"
+    )
+    evaluate.add_argument("--keep", type=int, default=10, help="digits of each row kept beside the table, as .npz")
+    for command, many in ((sample, None), (evaluate, "+")):
+        one = (lambda value: value) if many is None else (lambda value: [value])
+        command.add_argument("--checkpoint", type=Path, nargs=many, default=one(CHECKPOINTS / "mnist-unet"))
+        command.add_argument("--sampler", nargs=many, default=one("ancestral"), choices=list(SAMPLERS))
         command.add_argument("--steps", type=int, default=25)
-        command.add_argument("--evaluations", type=int, help="instead of --steps: as many steps as they allow")
-        command.add_argument("--grid", default="uniform", choices=GRIDS, help="where the times lie")
-        command.add_argument("--w", type=float, default=1.0, help="guidance weight; 1 is plain conditional")
+        command.add_argument("--evaluations", type=int, nargs=many, help="instead of --steps: as many as they allow")
+        command.add_argument("--grid", nargs=many, default=one("uniform"), choices=GRIDS, help="where the times lie")
+        command.add_argument("--w", type=float, nargs=many, default=one(1.0), help="guidance; 1 is plain conditional")
+        command.add_argument("--batch", type=int, default=BATCH, help="images drawn at once; a GPU likes more")
 
     likelihood = commands.add_parser(
         "likelihood", help="bits a dimension on the test split, written into the checkpoint's manifest"
@@ -263,7 +278,7 @@ def draw(
     steps: int,
     w: float,
     seed: int,
-    batch: int = 250,
+    batch: int = BATCH,
     grid: str = "uniform",
 ) -> Tensor:
     """One image for each label, float in [-1, 1]; the same ones for the same arguments."""
@@ -271,12 +286,23 @@ def draw(
     generator = torch.Generator().manual_seed(seed)
     ts = time_grid(denoiser.schedule, steps, grid)
     guided = classifier_free(denoiser, w)
+    extra = {}
+    if sampler == "analytic":
+        train = data.load(denoiser.manifest["dataset"]["name"], "train")
+        extra["variance"] = best_variances(guided, train.images[:200].to(device), train.labels[:200].to(device), ts)
     parts = []
     for labels in tqdm(y.to(device).split(batch), unit="batch", disable=len(y) <= batch):
         noise = torch.randn(len(labels), *shape, generator=generator).to(device)
-        arguments = {"y": labels} | ({"generator": generator} if sampler in NEEDS_GENERATOR else {})
+        arguments = extra | {"y": labels} | ({"generator": generator} if sampler in NEEDS_GENERATOR else {})
         parts.append(samplers.sample(SAMPLERS[sampler](guided, noise, ts, **arguments)).cpu())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def best_variances(denoiser: DenoiserFunction, images: Tensor, y: Tensor, ts: Tensor) -> Tensor:
+    """Analytic-DPM's variances of the steps of `ts` (K + 1,), float64 (K,), by the scores of images (N, ...), noised."""
+    norms = score_norms(denoiser, data.to_float(images), ts[:-1], y, torch.Generator().manual_seed(0))
+    return optimal_variance(denoiser.schedule, ts, norms, bound=1.0)
 
 
 def evaluations(sampler: str, steps: int) -> int:
@@ -284,11 +310,11 @@ def evaluations(sampler: str, steps: int) -> int:
     return 2 * steps - 1 if sampler in TWICE_A_STEP else steps
 
 
-def find_steps(options: argparse.Namespace) -> int:
-    """The number of steps asked for, or the largest that --evaluations allow."""
-    if options.evaluations is None:
-        return options.steps
-    return (options.evaluations + 1) // 2 if options.sampler in TWICE_A_STEP else options.evaluations
+def find_steps(sampler: str, steps: int, budget: int | None) -> int:
+    """The number of steps asked for, or the largest that a budget of evaluations allows."""
+    if budget is None:
+        return steps
+    return (budget + 1) // 2 if sampler in TWICE_A_STEP else budget
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -297,38 +323,127 @@ def sample(options: argparse.Namespace) -> None:
 
     denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
     y = torch.arange(denoiser.net.num_classes).repeat(options.rows)
-    steps = find_steps(options)
-    images = draw(denoiser, y, options.sampler, steps, options.w, options.seed, grid=options.grid)
+    steps = find_steps(options.sampler, options.steps, options.evaluations)
+    images = draw(denoiser, y, options.sampler, steps, options.w, options.seed, options.batch, options.grid)
     plotting.save_image_grid(options.out, images, columns=denoiser.net.num_classes)
     print(f"wrote {options.out}: {len(images)} images, {options.sampler}, {steps} steps, w = {options.w:g}")
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Measure samples and add the figures to the checkpoint's manifest, replacing those of the same settings."""
-    denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
-    if options.samples < 10:
-        raise ValueError(f"--samples must be at least 10, got {options.samples}")
+class Cell(NamedTuple):
+    """One set of samples to be measured: what it is drawn from, and how."""
+
+    checkpoint: Path
+    sampler: str
+    steps: int
+    grid: str
+    w: float
+    seed: int
+    batch: int
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies the cell in a manifest or a table."""
+        return {name: getattr(self, name) for name in ("sampler", "steps", "w", "seed", "grid")}
+
+    def draw(self, samples: int, device: torch.device) -> tuple[Denoiser, Tensor, Tensor]:
+        """The denoiser, `samples` images in [-1, 1] and the classes they were asked for, which take turns."""
+        denoiser = checkpoints.load(self.checkpoint, device)
+        check_judged(denoiser)
+        y = torch.arange(samples) % denoiser.net.num_classes
+        return denoiser, draw(denoiser, y, *self[1:3], self.w, self.seed, self.batch, self.grid), y
+
+
+def check_judged(denoiser: Denoiser) -> None:
+    """Raise ValueError for a denoiser of images that the committed classifier does not know."""
     name = denoiser.manifest["dataset"]["name"]
     if name != "mnist":
         raise ValueError(f"samples are judged by the MNIST classifier; this checkpoint was trained on {name}")
+
+
+def find_cells(options: argparse.Namespace) -> list[Cell]:
+    """Every combination of the settings given, those that need fewest evaluations first."""
+    budgets = options.evaluations or [None]
+    axes = product(options.checkpoint, options.sampler, budgets, options.grid, options.w)
+    cells = [
+        Cell(checkpoint, sampler, find_steps(sampler, options.steps, budget), grid, w, options.seed, options.batch)
+        for checkpoint, sampler, budget, grid, w in axes
+    ]
+    return sorted(cells, key=lambda cell: evaluations(cell.sampler, cell.steps))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure samples and add the figures to the checkpoint's manifest or to a table, once for the same settings."""
+    if options.samples < 10:
+        raise ValueError(f"--samples must be at least 10, got {options.samples}")
+    cells, device = find_cells(options), find_device(options.device)
+    if options.table:
+        return fill_table(options, cells, device)
+    if len(cells) > 1:
+        raise ValueError(f"{len(cells)} combinations of settings need --table FILE")
+    (cell,), started = cells, perf_counter()
+    denoiser, x, y = cell.draw(options.samples, device)
     classifier, judge_manifest = checkpoints.load_network(CHECKPOINTS / "mnist-classifier")
-    y = torch.arange(options.samples) % denoiser.net.num_classes
-    started = perf_counter()
-    steps = find_steps(options)
-    x = draw(denoiser, y, options.sampler, steps, options.w, options.seed, grid=options.grid)
-    settings = {"sampler": options.sampler, "steps": steps, "w": options.w, "seed": options.seed}
-    settings["grid"] = options.grid
-    measured = settings | {
-        "evaluations": evaluations(options.sampler, steps),
-        **metrics.measure_samples(classifier, x, y, data.load(name, "train"), data.load(name, "test")),
+    measured = cell.settings() | {
+        "evaluations": evaluations(cell.sampler, cell.steps),
+        **metrics.measure_samples(classifier, x, y, data.load("mnist", "train"), data.load("mnist", "test")),
         "seconds": perf_counter() - started,
         "classifier": judge_manifest["sha256"],
     }
-    manifest = checkpoints.read_manifest(options.checkpoint)
-    same = settings | {"samples": len(x)}  # figures from before there was a choice have no grid: it was uniform
+    manifest = checkpoints.read_manifest(cell.checkpoint)
+    same = cell.settings() | {"samples": len(x)}  # figures from before there was a choice have no grid: it was uniform
     others = [m for m in manifest["metrics"] if any(({"grid": "uniform"} | m).get(k) != v for k, v in same.items())]
-    checkpoints.write_json(options.checkpoint / "manifest.json", manifest | {"metrics": [*others, measured]})
+    checkpoints.write_json(cell.checkpoint / "manifest.json", manifest | {"metrics": [*others, measured]})
     print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
+
+
+def fill_table(options: argparse.Namespace, cells: list[Cell], device: torch.device) -> None:
+    """Measure the cells that the table lacks, and write it, and the first digits of each row, after each of them.
+
+    The table: `floors` by number of samples, and `rows` in the order measured; the digits are (rows, keep, 28, 28).
+    """
+    classifier, judge_manifest = checkpoints.load_network(CHECKPOINTS / "mnist-classifier")
+    train, test = data.load("mnist", "train"), data.load("mnist", "test")
+    table, digits = read_table(options.table, options.keep)
+    if table.setdefault("classifier", judge_manifest["sha256"]) != judge_manifest["sha256"]:
+        raise ValueError(f"{options.table} was measured with another classifier; give another --table")
+    real = None
+    for cell in tqdm(cells, unit="cell", desc=options.table.name):
+        key = cell.settings() | {"samples": options.samples, "checkpoint": sha256_of(cell.checkpoint)}
+        if any(all(row[k] == v for k, v in key.items()) for row in table["rows"]):
+            continue
+        known = table["floors"].get(str(options.samples))
+        real = real or metrics.RealImages(classifier, train, test, options.samples, floors=known)
+        started = perf_counter()
+        denoiser, x, y = cell.draw(options.samples, device)
+        found = {k: v for k, v in real.measure(x, y).items() if k not in real.floors}
+        row = key | {"evaluations": evaluations(cell.sampler, cell.steps), **found, "seconds": perf_counter() - started}
+        table["rows"].append({"name": cell.checkpoint.name, **row})
+        table["floors"][str(options.samples)] = real.floors
+        digits.append(data.to_uint8(x[: options.keep, 0]).numpy())
+        write_table(options.table, table, digits)
+
+
+def sha256_of(checkpoint: Path) -> str:
+    """The digest of a checkpoint's weights, from its manifest."""
+    return checkpoints.read_manifest(checkpoint)["sha256"]
+
+
+def read_table(path: Path, keep: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The table that an earlier run left, and the digits of its rows; an empty one where there is none."""
+    if not path.exists():
+        return {"floors": {}, "rows": []}, []
+    table = json.loads(path.read_text())
+    digits = list(np.load(path.with_suffix(".npz"))["digits"])[: len(table["rows"])]  # the digits are written first
+    if digits and len(digits[0]) != keep:
+        raise ValueError(f"{path} keeps {len(digits[0])} digits of a row, not --keep {keep}")
+    return table, digits
+
+
+def write_table(path: Path, table: dict[str, Any], digits: list[np.ndarray]) -> None:
+    """Write the digits and then the table, each atomically."""
+    content = BytesIO()
+    np.savez_compressed(content, digits=np.stack(digits))
+    checkpoints.write_atomically(path.with_suffix(".npz"), content.getvalue())
+    checkpoints.write_json(path, table)
 
 
 def elbo_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: argparse.Namespace) -> dict[str, Any]:
@@ -625,10 +740,11 @@ def check_images(options: argparse.Namespace) -> None:
 def check_positive(options: argparse.Namespace) -> None:
     """Raise ValueError for a count or a duration that is not above 0."""
     counts = ("steps", "minutes", "images", "batch", "rows", "samples", "epochs", "threads", "draws", "latent", "width")
-    for name in (*counts, "steps_ode", "probes", "evaluations"):
+    for name in (*counts, "steps_ode", "probes", "evaluations", "keep"):
         value = getattr(options, name, None)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and not each > 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {each}")
 
 
 COMMANDS = {

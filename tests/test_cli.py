@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -210,9 +211,8 @@ def test_train_then_sample(capsys, tmp_path):
 def test_evaluations_become_the_steps_that_they_pay_for():
     for sampler in cli.SAMPLERS:
         for asked in (5, 8):
-            options = cli.parser().parse_args(["sample", "--sampler", sampler, "--evaluations", str(asked)])
-            assert asked - 1 <= cli.evaluations(sampler, cli.find_steps(options)) <= asked
-        assert cli.find_steps(cli.parser().parse_args(["sample", "--sampler", sampler, "--steps", "7"])) == 7
+            assert asked - 1 <= cli.evaluations(sampler, cli.find_steps(sampler, 25, asked)) <= asked
+        assert cli.find_steps(sampler, 7, None) == 7
 
 
 def test_the_seed_decides_the_samples(checkpoint):
@@ -236,26 +236,74 @@ def test_minutes_are_turned_into_steps_without_touching_the_weights(monkeypatch)
     assert run.step == 0
 
 
-def test_evaluate_writes_into_the_manifest_and_replaces_the_same_settings(tmp_path, monkeypatch, checkpoint):
-    judge = tmp_path / "mnist-classifier"
+@pytest.fixture
+def model(tmp_path, monkeypatch, checkpoint) -> Path:
+    """A copy of the small checkpoint, with a small classifier to judge its samples."""
     torch.manual_seed(0)
-    checkpoints.save(judge, Classifier(width=8), {"class": "Classifier", "arguments": {"width": 8}})
+    checkpoints.save(
+        tmp_path / "mnist-classifier", Classifier(width=8), {"class": "Classifier", "arguments": {"width": 8}}
+    )
     monkeypatch.setattr(cli, "CHECKPOINTS", tmp_path)
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("manifest.json", "model.safetensors"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
-    arguments = ["evaluate", "--checkpoint", str(folder), "--samples", "20", "--device", "cpu"]
+    return folder
+
+
+def test_evaluate_writes_into_the_manifest_and_replaces_the_same_settings(model):
+    arguments = ["evaluate", "--checkpoint", str(model), "--samples", "20", "--device", "cpu"]
     for options in (["--steps", "2"], ["--steps", "2"], ["--steps", "3", "--sampler", "heun"]):
         assert cli.main([*arguments, *options]) == 0
-    first, second = checkpoints.load(folder).manifest["metrics"]
+    first, second = checkpoints.load(model).manifest["metrics"]
     assert (first["steps"], first["evaluations"], first["samples"], first["sampler"]) == (2, 2, 20, "ancestral")
     assert (second["steps"], second["evaluations"], second["sampler"]) == (3, 5, "heun")
     for metrics in (first, second):
         assert 0 <= metrics["accuracy"] <= 1
         assert metrics["frechet"] > 0
         assert metrics["floor_parts"] == 3
-        assert metrics["classifier"] == checkpoints.read_manifest(judge)["sha256"]
+        assert metrics["classifier"] == checkpoints.read_manifest(model.with_name("mnist-classifier"))["sha256"]
+
+
+def test_a_table_holds_every_combination_and_goes_on_where_it_was_stopped(model, monkeypatch):
+    table, draw, calls = model.with_name("table.json"), cli.draw, []
+
+    def drawing_fails_the_third_time(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise OSError("no power")
+        return draw(*arguments)
+
+    monkeypatch.setattr(cli, "draw", drawing_fails_the_third_time)
+    combinations = ["--sampler", "analytic", "edm", "--evaluations", "4", "2", "--w", "0", "2"]
+    arguments = ["evaluate", "--checkpoint", str(model), "--samples", "20", "--table", str(table), *combinations]
+    assert cli.main(arguments) == 2
+    stopped = json.loads(table.read_text())
+    assert len(stopped["rows"]) == 2
+    assert cli.main(arguments) == 0 and len(calls) == 2 + 1 + 6
+    assert cli.main(arguments) == 0 and len(calls) == 9
+    whole = json.loads(table.read_text())
+    assert whole["rows"][:2] == stopped["rows"] and whole["floors"]["20"]["floor_parts"] == 3
+    found = [(row["sampler"], row["steps"], row["evaluations"], row["w"]) for row in whole["rows"]]
+    assert found == [
+        ("edm", 1, 1, 0), ("edm", 1, 1, 2), ("analytic", 2, 2, 0), ("analytic", 2, 2, 2),
+        ("edm", 2, 3, 0), ("edm", 2, 3, 2), ("analytic", 4, 4, 0), ("analytic", 4, 4, 2),
+    ]  # fmt: skip
+    digits = np.load(table.with_suffix(".npz"))["digits"]
+    assert digits.shape == (8, 10, 28, 28) and digits.dtype == np.uint8
+    again = draw(checkpoints.load(model), torch.arange(20) % 10, "edm", 1, 2.0, 0)
+    assert np.array_equal(digits[1], data.to_uint8(again[:10, 0]).numpy())
+
+
+def test_mistakes_in_tables(capsys, model):
+    arguments = ["evaluate", "--checkpoint", str(model), "--samples", "20", "--steps", "1"]
+    assert "2 combinations of settings need --table" in complaint(capsys, [*arguments, "--w", "1", "2"])
+    table = model.with_name("table.json")
+    assert cli.main([*arguments, "--table", str(table)]) == 0
+    kept = complaint(capsys, [*arguments, "--table", table, "--keep", "3"])
+    assert "keeps 10 digits of a row, not --keep 3" in kept
+    table.write_text(table.read_text().replace('"classifier": "', '"classifier": "0'))
+    assert "measured with another classifier" in complaint(capsys, [*arguments, "--table", table])
 
 
 def test_precision_is_chosen_by_the_device():
