@@ -14,7 +14,7 @@ OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "frontier.json
 CHOICE = OUT.with_name("frontier_grids.json")
 SAMPLERS = "ddim dpm-solver++ ipndm edm edm-churn ancestral analytic predictor-corrector".split()
 BUDGETS = ((5, 10, 20), (4, 7, 15), (30, 50), (100,), (200,))  # a run that is stopped early leaves the first ones
-SAMPLES = 500
+SAMPLES = 300
 
 
 def evaluate(*arguments: object, table: Path) -> None:

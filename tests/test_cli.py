@@ -300,6 +300,7 @@ def test_mistakes_in_tables(capsys, model):
     assert "2 combinations of settings need --table" in complaint(capsys, [*arguments, "--w", "1", "2"])
     table = model.with_name("table.json")
     assert cli.main([*arguments, "--table", str(table)]) == 0
+    capsys.readouterr()  # the bar
     kept = complaint(capsys, [*arguments, "--table", table, "--keep", "3"])
     assert "keeps 10 digits of a row, not --keep 3" in kept
     table.write_text(table.read_text().replace('"classifier": "', '"classifier": "0'))
