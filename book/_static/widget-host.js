@@ -17,7 +17,7 @@
 
   function addressOf(text) {
     if (!urls.has(text)) {
-      const linked = text.replace(/(?<=from ")\.\/([\w-]+\.mjs)(?=";)/g, (_, name) => addressOf(globalThis.eduShared[name]));
+      const linked = text.replace(/^(import \{[^}]*\} from ")\.\/([\w-]+\.mjs)(?=";$)/gm, (_, begin, name) => begin + addressOf(globalThis.eduShared[name]));
       urls.set(text, URL.createObjectURL(new Blob([linked], { type: "text/javascript" })));
     }
     return urls.get(text);
