@@ -76,11 +76,11 @@ def test_annealing_starts_high_and_falls(open_widget: Callable[..., Locator]):  
     live = open_widget(NAME)
     live.get_by_role("radio", name="one level").press("ArrowRight")
     expect(live.get_by_role("radio", name="annealed")).to_be_checked()
-    expect(live.locator(".words")).to_contain_text("Noise level 3.00, annealed, 0 steps made")
+    expect(live.locator(".words")).to_contain_text("Noise level 3.00, step size 0.5, annealed, 0 steps made")
     step = live.get_by_role("button", name="One step")
     for _ in range(3):
         step.press("Enter")
-    expect(live.locator(".words")).to_contain_text("Noise level 2.80, annealed, 3 steps made")
+    expect(live.locator(".words")).to_contain_text("Noise level 2.80, step size 0.5, annealed, 3 steps made")
 
 
 def test_noise_can_be_switched_off(open_widget: Callable[..., Locator]):  # noqa: F811
