@@ -46,11 +46,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A paper or a course, by a short name and a full one. letters: their names, each as a line in ours; clock: their time as text, with {} for the number.
+    """A paper or a course, by a short name and a full one.
 
-    time, signal, noise: lines, in their letters, with their time and the two coefficients of their noised data. digits: of the
-    time's number. beyond: the largest time that the source has, or None. mind: a sentence on what to look out for.
-    weight: how strong guidance is written, with {} for the number, and the line for it.
+    letters: their names, each as a line in ours. time, signal, noise: lines in their letters with their time and the two
+    coefficients of their noised data. clock: their time as text, with {} for the number; digits: how many it has after the
+    point; beyond: the largest time that they have, or None. mind: what to look out for. weight: how they write the strength
+    of guidance, as text with {} for the number, and the line for it. rows: what is translated, by keys of QUANTITIES.
     """
 
     short: str
@@ -70,8 +71,8 @@ class Source:
 def names(t: Tensor, w: float = 3.0) -> dict[str, Any]:
     """Our names at times `t`, (N,) in [1 / STEPS, 1): one pixel, x0 = 0.8, of data in two classes on a line; weight `w`.
 
-    The denoiser is exact. s is one step of a chain before t; x_u is x_t on the straight line, at time u of `Flow`. The states
-    have shape (N,).
+    States have shape (N,), and the denoiser is exact. s is one step of a chain before t; x_u is x_t on the straight line, at
+    time u of `Flow`.
     """
     schedule, s, y = LinearBeta(), t - 1 / STEPS, torch.ones_like(t, dtype=torch.long)
     x0, eps, z = (torch.full_like(t, value) for value in (0.8, -0.6, 0.5))
@@ -80,7 +81,15 @@ def names(t: Tensor, w: float = 3.0) -> dict[str, Any]:
     tools = (math, torch, transition, posterior, q_sample, classifier_free, Flow)
     return {
         **{tool.__name__: tool for tool in tools},
-        **{"schedule": schedule, "denoiser": denoiser, "flow": on_the_line(Flow()), "t": t, "s": s, "dt": t - s, "y": y},
+        **{
+            "schedule": schedule,
+            "denoiser": denoiser,
+            "flow": on_the_line(Flow()),
+            "t": t,
+            "s": s,
+            "dt": t - s,
+            "y": y,
+        },
         **{"x0": x0, "eps": eps, "z": z, "x_t": x_t, "x_s": q_sample(schedule, x0, s, eps), "u": u, "u_s": u_s, "w": w},
         "x_u": x_t / (schedule.alpha(t) + schedule.sigma(t)),
         "classifier": log_gradient(lambda x, t, y: CLASSES.classifier(schedule)(x[:, None], t, y), x_t, t, y),
@@ -241,7 +250,7 @@ SOURCES: dict[str, Source] = {
         signal="1.0",
         noise="(sigma_t**2 - sigma_0**2).sqrt()",
         beyond=1.0,
-        mind="The data are never shrunk: their x is our x_t / α, and their score is α times ours. Here σ runs from 0.01 to 50.",
+        mind="The data are never shrunk: x is our x_t / α, and the score is α times ours. Here σ runs from 0.01 to 50.",
         rows={
             "marginal": Row(
                 r"x(t) = x(0) + \sqrt{\sigma(t)^2 - \sigma(0)^2}\, z",
@@ -392,7 +401,7 @@ SOURCES: dict[str, Source] = {
         time="t",
         signal="t",
         noise="1 - t",
-        mind="Time runs backwards: 1 is data. x_1 is the data and x_0 the noise, so the velocity has the other sign. σ_min is 0 here.",
+        mind="Time runs backwards: x_1 is the data and x_0 the noise, so the velocity has the other sign. Here σ_min is 0.",
         rows={
             "marginal": Row(
                 r"x_t = t\, x_1 + (1 - t)\, x_0",
@@ -447,7 +456,7 @@ SOURCES: dict[str, Source] = {
                 *OUR_MARGINAL,
             ),
             "step": Row(
-                r"z_\lambda = \frac{\alpha_\lambda}{\alpha_{\lambda'}}\, z_{\lambda'} + \sigma_{\lambda|\lambda'}\, \epsilon,"
+                r"z_\lambda = \frac{\alpha_\lambda}{\alpha_{\lambda'}}\, z_{\lambda'} + \sigma_{\lambda|\lambda'} \epsilon,"
                 r" \quad \sigma_{\lambda|\lambda'}^2 = (1 - e^{\lambda - \lambda'})\, \sigma_\lambda^2",
                 "(torch.sigmoid(lam) / torch.sigmoid(lam_next)).sqrt() * z_next"
                 " + (-torch.expm1(lam - lam_next) * torch.sigmoid(-lam)).sqrt() * z",
@@ -461,7 +470,7 @@ SOURCES: dict[str, Source] = {
             ),
             "reverse": Row(
                 r"z_{\lambda'} = e^{\lambda - \lambda'} \frac{\alpha_{\lambda'}}{\alpha_\lambda}\, z_\lambda"
-                r" + (1 - e^{\lambda - \lambda'})\, \alpha_{\lambda'}\, x_\theta + \tilde\sigma_{\lambda'|\lambda}\, \epsilon",
+                r" + (1 - e^{\lambda - \lambda'})\, \alpha_{\lambda'}\, x_\theta + \tilde\sigma_{\lambda'|\lambda} \epsilon",
                 "torch.exp(lam - lam_next) * (torch.sigmoid(lam_next) / torch.sigmoid(lam)).sqrt() * z_lam"
                 " - torch.expm1(lam - lam_next) * torch.sigmoid(lam_next).sqrt() * x_theta"
                 " + (-torch.expm1(lam - lam_next) * torch.sigmoid(-lam_next)).sqrt() * z",
@@ -489,7 +498,7 @@ SOURCES: dict[str, Source] = {
         time="time",
         signal="torch.exp(-time)",
         noise="torch.sqrt(1 - torch.exp(-2 * time))",
-        mind="One process for all schedules, with rate 2: his time is our −log α(t). His p is the forward law, q the same backwards.",
+        mind="One process for all schedules: his time is our −log α(t). His p_t is the forward law, his q_t the backward one.",
         weight=("λ = {}, with a classifier", "lam"),
         rows={
             "marginal": Row(
@@ -530,7 +539,7 @@ SOURCES: dict[str, Source] = {
         signal="alpha.sqrt()",
         noise="(1 - alpha).sqrt()",
         digits=0,
-        mind="His α_k is the product, without a bar: DDPM's ᾱ. With a classifier his s is our w; without one it is our w − 1.",
+        mind="His α_k is the whole product, DDPM's ᾱ. With a classifier his s is our w; without one it is our w − 1.",
         weight=("s = {}", "s"),
         rows={
             "marginal": Row(
@@ -592,7 +601,7 @@ SOURCES: dict[str, Source] = {
         signal="alpha_bar.sqrt()",
         noise="(1 - alpha_bar).sqrt()",
         digits=0,
-        mind="Their γ is a guidance weight and equals our w; VDM's γ is something else. The notebook's code counts steps from 0.",
+        mind="Their γ is a guidance weight and equals our w; VDM's γ is another. The notebook's code counts steps from 0.",
         weight=("γ = {}", "gamma"),
         rows={
             "marginal": Row(

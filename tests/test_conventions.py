@@ -78,9 +78,9 @@ def test_clocks_are_those_of_the_package():
 
 
 def test_ddpms_own_betas_are_nearly_these():
-    """beta of a step of our continuous schedule is DDPM's 1e-4 ... 0.02 to 2 %: it is the chain's limit, not the chain."""
+    """A step of our continuous schedule has DDPM's beta to 4 %: the schedule is the chain's limit, not the chain."""
     beta = evaluate("beta", their_names(SOURCES["ddpm"], names(TIMES)), 99)
-    torch.testing.assert_close(beta, linear_betas()[9::10][:99], rtol=0.02, atol=0)
+    torch.testing.assert_close(beta, linear_betas()[9::10][:99], rtol=0.04, atol=0)
 
 
 def test_our_names_are_the_package():

@@ -2,6 +2,7 @@
 
 from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
+from diffusion_edu.widgets.convention_translator import ConventionTranslator
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.guidance_surface import GuidanceSurface
 from diffusion_edu.widgets.guided_mixture import GuidedMixture
@@ -20,6 +21,7 @@ __all__ = [
     "GuidedMixture",
     "ReverseFamily",
     "BoundExplorer",
+    "ConventionTranslator",
     "LikelihoodRoutes",
     "MetricExplorer",
     "PartialNoising",

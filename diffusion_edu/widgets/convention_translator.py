@@ -22,11 +22,10 @@ WEIGHTS = torch.arange(17, dtype=torch.float64) / 2
 
 
 class ConventionTranslator(Widget):
-    """A source, a quantity, and a slider for the time (for guidance: the weight). Formulas and code of both sides, and numbers.
+    """Formula, code and number of a quantity in a source and in this book, with a slider for time, or for the guidance weight.
 
     source, quantity: keys of `conventions.SOURCES` and `QUANTITIES`, a pair that exists; t in [0.01, 0.99]; w in [0, 8]. The
-    numbers are what the shown lines of code gave when the widget was made, at all `TIMES` and `WEIGHTS`. Raises ValueError for
-    other values.
+    numbers are what the shown lines gave when the widget was made, at all `TIMES` and `WEIGHTS`. Raises ValueError for others.
     """
 
     source = traitlets.Unicode("flow", help="whose letters are shown").tag(sync=True)
@@ -99,7 +98,9 @@ class ConventionTranslator(Widget):
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows of the table under the formulas."""
         if self.quantity == "guidance":
-            rows = [[each["short"], each["weight"].format(f"{each['weights'][self.place()]:g}")] for each in self.guided()]
+            rows = [
+                [each["short"], each["weight"].format(f"{each['weights'][self.place()]:g}")] for each in self.guided()
+            ]
             return ["source", "the same strength"], [["This book", f"w = {self.w:g}"], *rows]
         i, ours = self.place(), self.ours
         rows = [["This book", f"t = {self.t:.2f}", *coefficients(ours["signal"][i], ours["noise"][i])]]
@@ -117,8 +118,8 @@ class ConventionTranslator(Widget):
         source, row = SOURCES[self.source], SOURCES[self.source].rows[self.quantity]
         theirs, ours = self.values()
         return (
-            f"{QUANTITIES[self.quantity]} in two notations. {source.name}: {row.theirs}, computed by {row.their_code}, which gives "
-            f"{theirs:g}. This book: {row.ours}, computed by {row.our_code}, which gives {ours:g}. Below, a table: "
+            f"{QUANTITIES[self.quantity]} in two notations. {source.name}: {row.theirs}, computed by {row.their_code}, which "
+            f"gives {theirs:g}. This book: {row.ours}, computed by {row.our_code}, which gives {ours:g}. Below, a table: "
             + "; ".join(", ".join(cells) for cells in self.table()[1])
             + "."
         )
@@ -140,7 +141,9 @@ def translated() -> dict[str, dict]:
             "weight": source.weight and source.weight[0],
             "weights": short(over(guided, source.weight[1])) if source.weight else [],
             "rows": {
-                quantity: both_sides(source, row, (guided, at_weights) if quantity == "guidance" else ([known], [at_times]))
+                quantity: both_sides(
+                    source, row, (guided, at_weights) if quantity == "guidance" else ([known], [at_times])
+                )
                 for quantity, row in source.rows.items()
             },
         }
@@ -151,7 +154,11 @@ def both_sides(source: Source, row: Row, known: tuple[list[dict], list[dict]]) -
     """A row's two formulas as MathML, with their lines and numbers."""
     theirs, ours = known
     return {
-        "theirs": {"formula": to_mathml(row.theirs), "code": row.their_code, "values": short(over(theirs, row.their_code))},
+        "theirs": {
+            "formula": to_mathml(row.theirs),
+            "code": row.their_code,
+            "values": short(over(theirs, row.their_code)),
+        },
         "ours": {"formula": to_mathml(row.ours), "code": row.our_code, "values": short(over(ours, row.our_code))},
     }
 
@@ -178,7 +185,16 @@ def draw_side(ax: Axes, title: str, formula: str, code: str, colour: str, value:
     ax.set_title(title, loc="left", color=colour, fontsize=10)
     formulas = formula.split(r", \quad")
     for number, part in enumerate(formulas):
-        ax.text(0, 0.8 - 0.25 * number, f"${part}$", transform=ax.transAxes, fontsize=10 if len(part) < 90 else 8, va="center")
+        ax.text(
+            0,
+            0.8 - 0.25 * number,
+            f"${part}$",
+            transform=ax.transAxes,
+            fontsize=10 if len(part) < 90 else 8,
+            va="center",
+        )
     lines = "\n".join(wrap(code, 46, break_long_words=False))
-    ax.text(0, 0.58 - 0.25 * (len(formulas) - 1), lines, transform=ax.transAxes, family="monospace", fontsize=7.5, va="top")
+    ax.text(
+        0, 0.58 - 0.25 * (len(formulas) - 1), lines, transform=ax.transAxes, family="monospace", fontsize=7.5, va="top"
+    )
     ax.text(0, 0, f"= {value:g}", transform=ax.transAxes, fontweight="bold", color=colour, va="bottom")

@@ -18,10 +18,10 @@ ACCENTS = {"bar": "¯", "hat": "^", "tilde": "~"}
 
 
 def to_mathml(tex: str) -> str:
-    r"""A formula in TeX as a `<math>` element; one for each of several with `, \quad` between, so that a line may break there.
+    r"""A formula in TeX as a `<math>` element, or several with `, \quad` between: a line may break there.
 
-    Known are letters, numbers, operators, ^ _ {}, \frac, \sqrt, \mathrm, \log, accents and the names above. Raises ValueError
-    for anything else, and for braces that do not match.
+    Known are letters, numbers, operators, ^ _ {}, \frac, \sqrt, \mathrm, \log, accents and the names above.
+    Raises ValueError for anything else, and for braces that do not match.
     """
     rows = [sequence(TOKEN.findall(part), stop=None) for part in tex.split(r", \quad")]
     return "&ensp; ".join(f'<math displaystyle="true"><mrow>{row}</mrow></math>' for row in rows)
