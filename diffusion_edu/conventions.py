@@ -498,7 +498,7 @@ SOURCES: dict[str, Source] = {
         time="time",
         signal="torch.exp(-time)",
         noise="torch.sqrt(1 - torch.exp(-2 * time))",
-        mind="One process for all schedules: his time is our −log α(t). His p_t is the forward law, his q_t the backward one.",
+        mind="One process for all schedules: his time is our −log α(t). His p_t is the law forwards, q_t that backwards.",
         weight=("λ = {}, with a classifier", "lam"),
         rows={
             "marginal": Row(

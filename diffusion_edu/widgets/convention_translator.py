@@ -22,10 +22,10 @@ WEIGHTS = torch.arange(17, dtype=torch.float64) / 2
 
 
 class ConventionTranslator(Widget):
-    """Formula, code and number of a quantity in a source and in this book, with a slider for time, or for the guidance weight.
+    """Formula, code and number of a quantity in a source and here, with a slider for time, or for the guidance weight.
 
     source, quantity: keys of `conventions.SOURCES` and `QUANTITIES`, a pair that exists; t in [0.01, 0.99]; w in [0, 8]. The
-    numbers are what the shown lines gave when the widget was made, at all `TIMES` and `WEIGHTS`. Raises ValueError for others.
+    numbers are what the shown lines gave when the widget was made, at all `TIMES` or `WEIGHTS`. ValueError for others.
     """
 
     source = traitlets.Unicode("flow", help="whose letters are shown").tag(sync=True)
@@ -42,7 +42,7 @@ class ConventionTranslator(Widget):
         ours = {"times": TIMES, "signal": schedule.alpha(TIMES), "noise": schedule.sigma(TIMES), "weights": WEIGHTS}
         super().__init__(
             quantities=[list(pair) for pair in QUANTITIES.items()],
-            ours={name: short(values) for name, values in ours.items()},
+            ours={name: short(values, 8) for name, values in ours.items()},
             sources=translated(),
             **traits,
         )
@@ -119,7 +119,7 @@ class ConventionTranslator(Widget):
         theirs, ours = self.values()
         return (
             f"{QUANTITIES[self.quantity]} in two notations. {source.name}: {row.theirs}, computed by {row.their_code}, which "
-            f"gives {theirs:g}. This book: {row.ours}, computed by {row.our_code}, which gives {ours:g}. Below, a table: "
+            f"gives {theirs:g}. This book: {row.ours}, computed by {row.our_code}, which gives {ours:g}. A table: "
             + "; ".join(", ".join(cells) for cells in self.table()[1])
             + "."
         )
@@ -136,8 +136,8 @@ def translated() -> dict[str, dict]:
             **{name: getattr(source, name) for name in ("short", "name", "clock", "digits", "beyond", "mind")},
             "letters": [list(pair) for pair in source.letters.items()],
             "times": short(evaluate(source.time, known, n)),
-            "signal": short(evaluate(source.signal, known, n)),
-            "noise": short(evaluate(source.noise, known, n)),
+            "signal": short(evaluate(source.signal, known, n), 8),
+            "noise": short(evaluate(source.noise, known, n), 8),
             "weight": source.weight and source.weight[0],
             "weights": short(over(guided, source.weight[1])) if source.weight else [],
             "rows": {
@@ -168,9 +168,9 @@ def over(known: list[dict], line: str) -> Tensor:
     return torch.cat([evaluate(line, each, len(each["y"])) for each in known])
 
 
-def short(values: Tensor) -> list[float]:
-    """Numbers with five significant digits."""
-    return [float(f"{value:.5g}") for value in values.tolist()]
+def short(values: Tensor, digits: int = 5) -> list[float]:
+    """Numbers with so many significant digits."""
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]
 
 
 def coefficients(signal: float, noise: float) -> list[str]:
