@@ -118,8 +118,8 @@ class ConventionTranslator(Widget):
         source, row = SOURCES[self.source], SOURCES[self.source].rows[self.quantity]
         theirs, ours = self.values()
         return (
-            f"{QUANTITIES[self.quantity]} in two notations. {source.name}: {row.theirs}, computed by {row.their_code}, which "
-            f"gives {theirs:g}. This book: {row.ours}, computed by {row.our_code}, which gives {ours:g}. A table: "
+            f"{QUANTITIES[self.quantity]} in two notations. {source.name}: {row.theirs}, computed by {row.their_code}, "
+            f"which gives {theirs:g}. This book: {row.ours}, computed by {row.our_code}, which gives {ours:g}. Table: "
             + "; ".join(", ".join(cells) for cells in self.table()[1])
             + "."
         )

@@ -30,7 +30,7 @@ class FourPredictions(Widget):
     x and y in [-3, 3], the point x_t. Raises ValueError for anything else.
     """
 
-    t = traitlets.Float(0.5, help="time").tag(sync=True)
+    t = traitlets.Float(0.35, help="time").tag(sync=True)
     x = traitlets.Float(-0.2, help="first coordinate of x_t").tag(sync=True)
     y = traitlets.Float(0.7, help="second coordinate of x_t").tag(sync=True)
     means = traitlets.List(help="centres of the lumps").tag(sync=True)
@@ -69,7 +69,7 @@ class FourPredictions(Widget):
             self.draw_field(ax, name)
         left, right = below.subplots(1, 2)
         for (name, title), colour in zip(TITLES.items(), COLOURS, strict=False):
-            left.semilogy(TIMES, self.lengths[name], color=colour, label=title)
+            left.semilogy(TIMES, self.lengths[name], color=colour, label=title.replace(" - x_t", ""))
             right.semilogy(TIMES, error_in_x0(TIMES)[name], color=colour)
         left.set(title="Typical length", xlabel="time t", ylim=(0.01, 100))
         right.set(title=r"Error of $\hat x_0$ from an error of 1", xlabel="time t", ylim=(0.01, 100))
@@ -83,23 +83,22 @@ class FourPredictions(Widget):
         ticks = torch.linspace(-REACH, REACH, 61, dtype=torch.float64)
         plane, coarse = torch.cartesian_prod(ticks, ticks).flip(1), torch.cartesian_prod(ticks[3::9], ticks[3::9])
         t = torch.tensor(self.t, dtype=torch.float64)
-        point = torch.tensor([[self.x, self.y]])
         density = self.mixture.log_density(plane, Cosine(), t).reshape(61, 61)
-        density_and_points(ax, ticks, density, point, TITLES[name])
+        density_and_points(ax, ticks, density, torch.zeros(0, 2), TITLES[name])
         score_arrows(ax, coarse, vector(self.predictions(coarse), name), COLOURS[list(TITLES).index(name)])
+        ax.plot(self.x, self.y, "o", ms=4, color="#1f2328")
 
     def alt(self) -> str:
         """What the static figure shows, with its numbers."""
         here = self.predictions(torch.tensor([[self.x, self.y]], dtype=torch.float64))
         sizes = ", ".join(f"{name} {float(vector(here, name).norm()):.2f}" for name in TITLES)
         x0 = ", ".join(f"{value:.2f}" for value in here.x0[0].tolist())
-        errors = ", ".join(
-            f"{name} {float(value[round(100 * self.t) - 1]):.2f}" for name, value in error_in_x0(TIMES).items()
-        )
+        now = error_in_x0(torch.tensor(self.t, dtype=torch.float64))
+        errors = ", ".join(f"{name} {float(value):.2f}" for name, value in now.items())
         return (
-            f"Four fields of arrows at t = {self.t:.2f}: predicted noise, the way to the predicted data, the score, and v. At "
-            f"x_t = ({self.x:.1f}, {self.y:.1f}) the predicted data point is ({x0}), and the lengths are {sizes}. Below, typical "
-            f"lengths over time, and what an error of 1 in each prediction does to the data point: {errors}."
+            f"Four fields of arrows at t = {self.t:.2f}: predicted noise, the way to the predicted data, the score, and v. "
+            f"At x_t = ({self.x:.1f}, {self.y:.1f}) the predicted data point is ({x0}), and the lengths are {sizes}. Below, "
+            f"typical lengths over time, and what an error of 1 in each prediction does to the data point: {errors}."
         )
 
 

@@ -36,7 +36,7 @@ export function posterior(t, s, x_t, x_0) {
 /** What is seen now, in sentences. */
 export function describe(t, s, x_t, x_0) {
   const { both: [mean, std], weights, small, large, share } = posterior(t, s, x_t, x_0);
-  const first = `From t = ${fixed(t)} back to s = ${fixed(s)}: mean ${fixed(weights[0])} x_t + ${fixed(weights[1])} x_0 = ${fixed(mean)}, deviation ${fixed(std)}. x_0 has ${(100 * share).toFixed(0)} % of the precision, x_t has ${(100 * (1 - share)).toFixed(0)} %.`;
+  const first = `From x_t = ${fixed(x_t, 1)} at t = ${fixed(t)} back to s = ${fixed(s)}, with x_0 = ${fixed(x_0, 1)}: mean ${fixed(weights[0])} x_t + ${fixed(weights[1])} x_0 = ${fixed(mean)}, deviation ${fixed(std)}. x_0 has ${(100 * share).toFixed(0)} % of the precision, x_t has ${(100 * (1 - share)).toFixed(0)} %.`;
   if (s === 0) return `${first}\nAt s = 0 the bell of x_0 is a needle: the mean is x_0 whatever x_t is, and nothing is left to draw. The small variance is 0, the large one ${inWords(large)}.`;
   const ratio = `The small variance is ${(100 * small / large).toFixed(0)} % of the large one.`;
   if (t - s < 0.035) return `${first}\nA small step. The bell of x_t is narrow and rules: the step stays near x_t, which is why so many steps are needed. ${ratio}${small / large > 0.9 ? " As s → t they become one." : " Near the data they still differ: the choice matters here."}`;

@@ -24,7 +24,7 @@ test("densities, the four predictions and the errors agree with Python", () => {
 });
 
 test("far out there are numbers, too", () => {
-  const { belief, score } = four.predict(lumps, 0.01, [3, 3]);
+  const { belief, score } = four.predict({ ...lumps, stds: [0.01, 0.01, 0.01] }, 0.01, [3, 3]);
   assert.deepEqual(belief, [0, 1, 0]);
   assert.ok(score.every(Number.isFinite));
 });
