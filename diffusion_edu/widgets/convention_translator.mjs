@@ -46,7 +46,7 @@ export function describe({ source, quantity, i, ours, guidanceTime }) {
 
 /** One side: a formula, its line of code, and the number that this gives. */
 function makeSide(kind) {
-  const [title, formula, code, value] = [make("h4"), make("div", { class: "formula", tabindex: 0, role: "group" }), make("code"), make("output", { "aria-live": "off" })];
+  const [title, formula, code, value] = [make("div", { class: "title" }), make("div", { class: "formula", tabindex: 0, role: "group" }), make("code"), make("output", { "aria-live": "off" })];
   const show = (name, { formula: mathml, code: line, values }, i) => {
     title.textContent = name;
     formula.innerHTML = mathml;

@@ -111,7 +111,7 @@ function makeField([key, name, colour], onPoint) {
     value.textContent = inWords(Math.hypot(dx, dy), 2);
     svg.setAttribute("aria-label", `${name.replaceAll("_", "")}: at the point its length is ${value.textContent}`);
   }
-  return { node: make("figure", {}, box, make("figcaption", {}, ...makeLegend([{ name, colour }]).children, value)), cloud, show };
+  return { node: make("figure", {}, box, make("div", { class: "caption" }, ...makeLegend([{ name, colour }]).children, value)), cloud, show };
 }
 
 /** The density of x_t on a canvas of one blue. */

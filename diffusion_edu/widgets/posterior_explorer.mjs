@@ -81,7 +81,7 @@ function makeLever() {
 function makeVariances() {
   const rows = ["small", "large"].map((name) => {
     const [bar, value] = [make("i"), make("output", { class: "value", "aria-live": "off" })];
-    return { bar, value, node: make("div", { class: "row" }, make("span", {}, name), make("div", { class: "bar" }, bar), value) };
+    return { bar, value, node: make("div", { class: "size" }, make("span", {}, name), make("div", { class: "bar" }, bar), value) };
   });
   const draw = ({ small, large }) => [small, large].forEach((variance, k) => {
     rows[k].bar.style.width = `${((100 * variance) / large).toFixed(1)}%`;

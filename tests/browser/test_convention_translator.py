@@ -34,7 +34,7 @@ def test_time_moves_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F
 def test_source_and_quantity_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F811
     live = open_widget(NAME)
     live.get_by_role("combobox", name="source").select_option("cfg")
-    expect(live.locator("h4").first).to_have_text("CFG paper writes")
+    expect(live.locator(".title").first).to_have_text("CFG paper writes")
     guidance = live.get_by_role("radio", name="guidance")
     guidance.press("Space")
     expect(live.get_by_role("slider", name="our time t")).to_be_hidden()
