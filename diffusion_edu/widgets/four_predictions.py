@@ -63,7 +63,7 @@ class FourPredictions(Widget):
 
     def static_figure(self) -> StaticFigure:
         """Draw the four fields over the curves of typical length and of the error that a conversion makes."""
-        figure = Figure(figsize=(7.4, 4.6))
+        figure = Figure(figsize=(7.4, 4.625))
         top, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
         for ax, name in zip(top.subplots(1, 4), TITLES, strict=True):
             self.draw_field(ax, name)

@@ -65,7 +65,7 @@ class PosteriorExplorer(Widget):
 
     def static_figure(self) -> StaticFigure:
         """Draw the three bells over the lever."""
-        figure = Figure(figsize=(7.4, 3.6))
+        figure = Figure(figsize=(7.4, 3.625))
         chart, lever = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         self.draw_bells(chart)
         self.draw_lever(lever)
