@@ -194,7 +194,7 @@ SOURCES: dict[str, Source] = {
         },
     ),
     "vp": Source(
-        short="SDE, VP",
+        short="the SDE paper, VP",
         name="SDE paper, VP (Song et al. 2021)",
         letters={
             "beta": "schedule.beta(t)",
@@ -234,7 +234,7 @@ SOURCES: dict[str, Source] = {
         },
     ),
     "ve": Source(
-        short="SDE, VE",
+        short="the SDE paper, VE",
         name="SDE paper, VE (Song et al. 2021)",
         letters={
             "sigma_t": "(schedule.noise_level(t) ** 2 + 0.01**2).sqrt()",
@@ -387,7 +387,7 @@ SOURCES: dict[str, Source] = {
         },
     ),
     "flow": Source(
-        short="Flow matching",
+        short="flow matching",
         name="Flow matching, rectified flow (Lipman et al.; Liu et al. 2023)",
         letters={
             "t": "1 - u",
@@ -397,7 +397,7 @@ SOURCES: dict[str, Source] = {
             "x": "x_u",
             "v": "denoiser(x_t, t).x0 - denoiser(x_t, t).eps",
         },
-        clock="t = {}, backwards",
+        clock="t = {} (backwards)",
         time="t",
         signal="t",
         noise="1 - t",
@@ -430,7 +430,7 @@ SOURCES: dict[str, Source] = {
         },
     ),
     "cfg": Source(
-        short="CFG paper",
+        short="the CFG paper",
         name="Classifier-free guidance paper (Ho & Salimans 2022)",
         letters={
             "lam": "schedule.log_snr(t)",

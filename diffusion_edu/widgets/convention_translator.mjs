@@ -22,6 +22,9 @@ export function placeIn(values, i) {
 /** The quantity to show when a source is chosen that may not have the present one. */
 export const quantityFor = (source, wanted) => (wanted in source.rows ? wanted : "marginal");
 
+/** "the SDE paper" -> "The SDE paper", at the head of a line. */
+export const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 /** A source's own time at position i, as it writes it. */
 export function clockOf(source, i) {
   const late = source.beyond !== null && source.times[i] > source.beyond;
@@ -37,8 +40,8 @@ export function describe({ source, quantity, i, ours, guidanceTime }) {
   const value = number(theirs.values[i], 4);
   const agree = value === number(mine.values[i], 4) ? `Both lines give ${value}` : `The lines disagree: ${value} and ${number(mine.values[i], 4)}`;
   const first = quantity === "guidance"
-    ? `Our w = ${number(ours.weights[i])} is ${source.short}'s ${weightOf(source, i)}. ${agree} at t = ${guidanceTime}.`
-    : `Our t = ${number(ours.times[i], 2)} is ${source.short}'s ${clockOf(source, i)}: log-SNR ${number(logSnr(ours.signal[i], ours.noise[i]), 2)} for both. ${agree}.`;
+    ? `Our w = ${number(ours.weights[i])} is ${weightOf(source, i)} in the letters of ${source.short}. ${agree} at t = ${guidanceTime}.`
+    : `Our t = ${number(ours.times[i], 2)} is ${clockOf(source, i)} on the clock of ${source.short}; the log-SNR is ${number(logSnr(ours.signal[i], ours.noise[i]), 2)} on both. ${agree}.`;
   return `${first}\n${source.mind}`;
 }
 
@@ -107,7 +110,7 @@ function render(host) {
     [time.node.hidden, weight.node.hidden] = [guided, !guided];
     if (guided) weight.show(i, number(ours.weights[i]), `w ${number(ours.weights[i])}, in ${source.short} ${weightOf(source, i)}`);
     else time.show(i, number(ours.times[i], 2), `t ${number(ours.times[i], 2)}, in ${source.short} ${clockOf(source, i)}`);
-    theirs.show(`${source.short} writes`, source.rows[quantity].theirs, i);
+    theirs.show(`${capital(source.short)} writes`, source.rows[quantity].theirs, i);
     mine.show("This book writes", source.rows[quantity].ours, i);
     letters.replaceChildren(...source.letters.flatMap(([name, line]) => [make("dt", {}, name), make("dd", {}, line)]));
     drawTable(key, guided, i);
@@ -117,12 +120,12 @@ function render(host) {
   function drawTable(key, guided, i) {
     const each = Object.entries(sources).filter(([, source]) => !guided || source.weight);
     if (guided) {
-      const rows = each.map(([name, source]) => ({ cells: [source.short, weightOf(source, i)], chosen: name === key }));
+      const rows = each.map(([name, source]) => ({ cells: [capital(source.short), weightOf(source, i)], chosen: name === key }));
       table.show(["source", "the same strength"], [{ cells: ["This book", `w = ${number(ours.weights[i])}`] }, ...rows]);
       return;
     }
     const numbers = ({ signal, noise }) => [number(signal[i]), number(noise[i]), number(logSnr(signal[i], noise[i]), 2)];
-    const rows = each.map(([name, source]) => ({ cells: [source.short, clockOf(source, i), ...numbers(source)], chosen: name === key, at: placeIn(source.times, i) }));
+    const rows = each.map(([name, source]) => ({ cells: [capital(source.short), clockOf(source, i), ...numbers(source)], chosen: name === key, at: placeIn(source.times, i) }));
     const own = { cells: ["This book", `t = ${number(ours.times[i], 2)}`, ...numbers(ours)], at: placeIn(ours.times, i) };
     table.show(["source", "the same noise level", "signal ×", "noise ×", "log-SNR"], [own, ...rows]);
   }

@@ -78,7 +78,11 @@ class ConventionTranslator(Widget):
         top.suptitle(f"{source.name}: {QUANTITIES[self.quantity]}", fontsize=11)
         sides = ((row.theirs, row.their_code, COLOURS[1]), (row.ours, row.our_code, COLOURS[0]))
         for ax, side, value, title in zip(
-            top.subplots(1, 2), sides, self.values(), (f"{source.short} writes", "This book writes"), strict=True
+            top.subplots(1, 2),
+            sides,
+            self.values(),
+            (f"{capital(source.short)} writes", "This book writes"),
+            strict=True,
         ):
             draw_side(ax, title, *side, value)
         self.draw_table(below.subplots())
@@ -99,14 +103,15 @@ class ConventionTranslator(Widget):
         """Head and rows of the table under the formulas."""
         if self.quantity == "guidance":
             rows = [
-                [each["short"], each["weight"].format(f"{each['weights'][self.place()]:g}")] for each in self.guided()
+                [capital(each["short"]), each["weight"].format(f"{each['weights'][self.place()]:g}")]
+                for each in self.guided()
             ]
             return ["source", "the same strength"], [["This book", f"w = {self.w:g}"], *rows]
         i, ours = self.place(), self.ours
         rows = [["This book", f"t = {self.t:.2f}", *coefficients(ours["signal"][i], ours["noise"][i])]]
         for each in self.sources.values():
             clock = each["clock"].format(f"{each['times'][i]:.{each['digits']}f}")
-            rows.append([each["short"], clock, *coefficients(each["signal"][i], each["noise"][i])])
+            rows.append([capital(each["short"]), clock, *coefficients(each["signal"][i], each["noise"][i])])
         return ["source", "the same noise level", "signal ×", "noise ×", "log-SNR"], rows
 
     def guided(self) -> list[dict]:
@@ -171,6 +176,11 @@ def over(known: list[dict], line: str) -> Tensor:
 def short(values: Tensor, digits: int = 5) -> list[float]:
     """Numbers with so many significant digits."""
     return [float(f"{value:.{digits}g}") for value in values.tolist()]
+
+
+def capital(text: str) -> str:
+    """A source's short name at the head of a line."""
+    return text[0].upper() + text[1:]
 
 
 def coefficients(signal: float, noise: float) -> list[str]:

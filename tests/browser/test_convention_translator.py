@@ -12,7 +12,7 @@ DOTS = "all => all.map(each => each.style.left)"
 
 def test_it_teaches_before_it_is_touched(open_widget: Callable[..., Locator]):  # noqa: F811
     live = open_widget(NAME)
-    expect(live.locator(".words")).to_contain_text("Our t = 0.40 is Flow matching's t = 0.33, backwards")
+    expect(live.locator(".words")).to_contain_text("Our t = 0.40 is t = 0.33 (backwards) on the clock of flow matching")
     expect(live.locator("section")).to_have_count(2)
     expect(live.locator("tbody tr")).to_have_count(12)
     sizes = live.locator("math").evaluate_all("all => all.map(each => each.getBoundingClientRect().width)")
@@ -26,7 +26,7 @@ def test_time_moves_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F
     slider.press("ArrowRight")
     expect(words).not_to_have_text(before)
     assert not set(dots) & set(live.locator(".track b").evaluate_all(DOTS)), "every clock has moved"
-    expect(slider).to_have_attribute("aria-valuetext", "t 0.41, in Flow matching t = 0.32, backwards")
+    expect(slider).to_have_attribute("aria-valuetext", "t 0.41, in flow matching t = 0.32 (backwards)")
     numbers = live.locator("section output").all_inner_texts()
     assert len(numbers) == 2 and numbers[0] == numbers[1]
 
@@ -34,7 +34,7 @@ def test_time_moves_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F
 def test_source_and_quantity_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F811
     live = open_widget(NAME)
     live.get_by_role("combobox", name="source").select_option("cfg")
-    expect(live.locator(".title").first).to_have_text("CFG paper writes")
+    expect(live.locator(".title").first).to_have_text("The CFG paper writes")
     guidance = live.get_by_role("radio", name="guidance")
     guidance.press("Space")
     expect(live.get_by_role("slider", name="our time t")).to_be_hidden()

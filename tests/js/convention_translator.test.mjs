@@ -19,7 +19,7 @@ test("one noise level in the words of each source", () => {
   assert.equal(clock("ddpm"), "t = 400 of T = 1000");
   assert.equal(clock("vdm"), "γ(t) = 1.41");
   assert.equal(clock("edm"), "σ = 2.03");
-  assert.equal(clock("flow"), "t = 0.33, backwards");
+  assert.equal(clock("flow"), "t = 0.33 (backwards)");
   assert.equal(clock("cfg"), "λ = −1.41");
   assert.equal(clock("ve", 98), "t = 1.12, T = 1, beyond its end");
 });
@@ -43,8 +43,8 @@ test("words name both times and the number, and change at every step", () => {
       assert.equal(new Set(said).size, said.length);
       for (const text of said) assert.match(text, /Both lines give −?\d/);
     }
-  assert.match(translator.describe({ source: sources.flow, quantity: "marginal", i: 39, ours }), /Our t = 0\.40 is Flow matching's t = 0\.33, backwards: log-SNR −1\.41 for both\..*\nTime runs backwards/s);
-  assert.match(translator.describe({ source: sources.cfg, quantity: "guidance", i: 6, ours, guidanceTime: 0.2 }), /Our w = 3 is CFG paper's w = 2\./);
+  assert.match(translator.describe({ source: sources.flow, quantity: "marginal", i: 39, ours }), /Our t = 0\.40 is t = 0\.33 \(backwards\) on the clock of flow matching; the log-SNR is −1\.41 on both\..*\nTime runs backwards/s);
+  assert.match(translator.describe({ source: sources.cfg, quantity: "guidance", i: 6, ours, guidanceTime: 0.2 }), /Our w = 3 is w = 2 in the letters of the CFG paper\./);
 });
 
 test("lines that disagree would be said to", () => {
