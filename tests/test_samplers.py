@@ -881,6 +881,7 @@ def test_churn_has_its_strength_its_limit_and_its_range():
     assert shown(churn=1e6)[1] / before == pytest.approx(2**0.5), "no more than sqrt(2)"
     inside = shown(churn=0.2, churn_range=(0.9 * before, 1.1 * before))[1]  # levels, all above 1; t is below
     assert inside / before == pytest.approx(1.2)
+    assert shown(churn=0.2, churn_range=(0.0, 0.9 * before))[1] == pytest.approx(before), "above the range"
 
 
 def test_heun_shows_the_labels_to_both_evaluations():
