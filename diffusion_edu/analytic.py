@@ -86,10 +86,12 @@ class GaussianMixture:
             if y is not None:
                 asked = y[:, None]
                 log_density = log_density.masked_fill((classes != asked) & (asked < num_classes), -torch.inf)
-            responsibility = log_density.softmax(1)[:, :, None]  # (N, K, 1)
-            gain = (alpha * self.stds**2 / (alpha**2 * self.stds**2 + sigma**2))[:, :, None]
-            x0 = self.means + gain * (x_t[:, None] - alpha[:, :, None] * self.means)  # (N, K, dim)
-            return Prediction(schedule, x_t, t, (responsibility * x0).sum(1), "x0")
+            responsibility = log_density.softmax(1)  # (N, K)
+            variance = alpha**2 * self.stds**2 + sigma**2
+            # the sum over components of means + alpha stds^2 / variance (x_t - alpha means), without an (N, K, dim)
+            pull = (responsibility * alpha * self.stds**2 / variance).sum(1, keepdim=True)
+            x0 = (responsibility * sigma**2 / variance) @ self.means + pull * x_t
+            return Prediction(schedule, x_t, t, x0, "x0")
 
         denoise.schedule, denoise.num_classes = schedule, num_classes
         return denoise

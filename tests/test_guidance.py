@@ -156,6 +156,30 @@ def test_sums_of_a_guided_classifier_are_clipped_like_the_denoisers():
     assert float(guided(X, T, TWO).x0.abs().max()) == 0.5 < float(guided.raw(X, T, TWO).x0.abs().max())
 
 
+def test_guidance_is_added_to_what_is_not_clipped_yet():
+    clipped = Denoiser(Net(), Cosine(), "eps", clip=(-0.5, 0.5))
+    plain = Denoiser(Net(), Cosine(), "eps")
+    assert float(plain(X, T, TWO).x0.abs().max()) > 0.5
+    reader, labels = (lambda x, t, y: -0.2 * x.square().sum(1)), Y
+    found = classifier_guided(clipped, reader, 1.0, conditional=True)(X, T, labels).x0
+    torch.testing.assert_close(
+        found, classifier_guided(plain, reader, 1.0, conditional=True)(X, T, labels).x0.clamp(-0.5, 0.5)
+    )
+    t = torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=F64)
+    low, high = float(Cosine().log_snr(t[2])), float(Cosine().log_snr(t[1]))
+    rows = on_interval(classifier_free(clipped, 3.0), clipped, low, high).raw(X, t, labels).x0
+    wanted = on_interval(classifier_free(plain, 3.0), plain, low, high)(X, t, labels).x0
+    torch.testing.assert_close(rows, wanted)
+
+
+@pytest.mark.parametrize(("t", "called"), [(0.4, [1, 0]), (0.9, [0, 1])])
+def test_where_all_rows_share_a_time_only_one_denoiser_is_asked(t, called):
+    nets = Net(), Net()
+    guided, plain = (Denoiser(net, Cosine(), "eps") for net in nets)
+    on_interval(guided, plain, float(Cosine().log_snr(T.new_tensor(0.6))))(X, T.new_tensor(t), Y)
+    assert [net.calls for net in nets] == called
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="needs a denoiser with classes"):
         classifier_free(classifier_guided(EXACT, READER, 1.0), 2.0)
@@ -295,6 +319,15 @@ def test_encoding_follows_the_label():
     labelled = encode_to(LUMPS.denoiser(Cosine()), X, 0.6, y=torch.zeros(4, dtype=torch.long))
     torch.testing.assert_close(labelled, encode_to(first, X, 0.6), rtol=1e-6, atol=1e-6)
     assert (labelled - encode_to(LUMPS.denoiser(Cosine()), X, 0.6)).abs().max() > 0.1
+
+
+def test_the_way_there_and_back_use_the_method_that_is_asked_for():
+    exact = LUMPS.denoiser(Cosine())
+    codes = [encode_to(exact, X, 0.6, steps=20, method=method) for method in ("euler", "heun")]
+    backs = [return_from(exact, X, 0.6, steps=20, method=method) for method in ("euler", "heun")]
+    fine = encode_to(exact, X, 0.6, steps=96), return_from(exact, X, 0.6, steps=96)
+    for (euler, heun), truth in zip((codes, backs), fine, strict=True):
+        assert (euler - truth).abs().max() > 2 * (heun - truth).abs().max() > 0
 
 
 def test_encoding_gaussian_data_is_known():

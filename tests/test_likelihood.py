@@ -289,6 +289,30 @@ def test_score_norms_use_the_labels_and_the_generator():
     assert not torch.equal(norms(y), norms(None))
 
 
+def test_score_norms_have_one_noise_for_all_times_and_the_range_of_stored_images():
+    shown = []
+
+    def denoiser(x, t, y=None):
+        shown.append((x, t))
+        return Prediction(Cosine(), x, t, x, "score")
+
+    denoiser.schedule = Cosine()
+    images, ts = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8), torch.tensor([0.8, 0.4])
+    score_norms(denoiser, images, ts)
+    noises = [(x - Cosine().alpha(t) * to_float(images)) / Cosine().sigma(t) for x, t in shown]
+    torch.testing.assert_close(noises[0], noises[1])
+
+
+def test_costs_belong_to_the_time_that_a_step_starts_from_and_standing_still_is_no_step():
+    ts, errors = torch.tensor([0.9, 0.5, 0.2]), torch.tensor([3.0, 2.0, 1.0])
+    snr = Cosine().log_snr(ts.double()).exp()
+    for variance in ("small", "optimal"):
+        costs = chain_costs(Cosine(), ts, errors, 2, variance)
+        assert costs.isinf().tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+        assert float(costs[0, 2] - costs[0, 1]) > 0
+    assert float(chain_costs(Cosine(), ts, errors, 2)[1, 2]) == pytest.approx(2.0 * float(snr[2] - snr[1]) / 2)
+
+
 def test_a_way_with_every_state_costs_what_it_costs():
     costs = torch.tensor([[torch.inf, 1, 5], [torch.inf, torch.inf, 1], [torch.inf] * 3])
     for steps, states, cost in ((1, [0, 2], 5.0), (2, [0, 1, 2], 2.0)):

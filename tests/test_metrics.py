@@ -258,6 +258,16 @@ def test_frechet_bias_of_a_white_gaussian_and_its_floor():
     assert abs(floors.mean() - bias * (1 / n + 1 / m)) < 4 * floors.std() / 200**0.5
 
 
+def test_frechet_bias_has_the_units_of_the_features_and_leaves_out_what_does_not_vary():
+    x = normal(2000, 3) * torch.tensor([1.0, 0.5, 0.2]) + torch.tensor([30.0, -20.0, 5.0])
+    bias = metrics.frechet_bias(x)
+    assert metrics.frechet_bias(1e-3 * x) == pytest.approx(1e-6 * bias, rel=1e-9), "the tolerance is relative"
+    for dead in (torch.zeros(2000, 1), 1e-4 * normal(2000, 1, seed=1)):  # 1e-8 of the largest eigenvalue
+        assert metrics.frechet_bias(torch.cat([x, dead], 1)) == pytest.approx(bias, rel=1e-6)
+    alive = torch.cat([x, 0.05 * normal(2000, 1, seed=1)], 1)  # 0.0025 of it: counts
+    assert metrics.frechet_bias(alive) > bias + 0.0025
+
+
 def test_frechet_limit_takes_the_bias_off():
     g = torch.Generator().manual_seed(3)
     reference = normal(50_000, 5, seed=7)
@@ -280,6 +290,19 @@ def test_bootstrap_of_a_mean_and_of_a_biased_square():
     assert square.low < square.value - square.bias < square.high
     with pytest.raises(ValueError, match="got 1 and 200"):
         metrics.bootstrap(lambda part: 0.0, x, level=1)
+
+
+def test_the_generator_decides_about_the_resamples():
+    def resampled(seed):
+        g = torch.Generator().manual_seed(seed)
+        return metrics.bootstrap(lambda part: float(part.mean()), normal(40), 20, generator=g)
+
+    assert resampled(1) == resampled(1) != resampled(2)
+
+
+def test_a_ball_holds_its_own_rim():
+    points = torch.tensor([[0.0], [1.0], [2.0]])
+    assert metrics.Manifold(points, 1).counts(torch.tensor([[3.0], [3.5]]))[0].tolist() == [1, 0]  # the nearest: 1 away
 
 
 def test_share_interval_ends_where_the_deviation_says():
@@ -319,6 +342,39 @@ def test_a_classifier_learns_from_samples_alone_and_leaves_no_trace():
     assert flipped == 0.0
     with pytest.raises(ValueError, match="at least 64 images, got 10 and 10"):
         metrics.classification_accuracy_score(images[:10], labels[:10], test)
+
+
+def test_a_classifier_is_taught_in_shuffled_full_batches_for_every_epoch(monkeypatch):
+    labels = torch.arange(150) // 75  # ordered by class
+    images = torch.full((150, 1, 28, 28), -1.0)
+    images[:, 0, :, :14] += 1.5 * labels[:, None, None]
+    images[:, 0, :, 14:] += 1.5 * (1 - labels[:, None, None])
+    images[:, 0, 0, 0] = torch.linspace(-1, 1, 150)  # a name for each
+    pixels = (images * 127.5 + 127.5).round().to(torch.uint8)
+    test, nets = Dataset("made up", "test", pixels, labels, ("left", "right")), []
+
+    class Watched(metrics.Classifier):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.first, self.taught, self.examined = self.body[0][0].weight.detach().clone(), [], []
+            nets.append(self)
+
+        def features(self, x):
+            (self.taught if self.training else self.examined).append(x[:, 0, 0, 0])
+            return super().features(x)
+
+    monkeypatch.setattr(metrics, "Classifier", Watched)
+    for seed in (0, 1):
+        metrics.classification_accuracy_score(images, labels, test, epochs=3, seed=seed)
+    one, other = nets
+    assert [len(names) for names in one.taught] == [64] * 6, "three epochs of two full batches"
+    assert sum(len(names) for names in one.examined) == 150 and not one.training
+    assert torch.allclose(torch.cat(one.examined), images[:, 0, 0, 0], atol=0.01), "pixels in the same range"
+    epochs = [torch.cat(one.taught[i : i + 2]) for i in (0, 2, 4)]
+    assert all(len(names.unique()) == 128 for names in epochs)
+    assert all(float((names.sort().values - names).abs().max()) > 0.1 for names in epochs), "shuffled"
+    assert not torch.equal(epochs[0], epochs[1]), "anew"
+    assert not torch.equal(one.first, other.first), "the seed decides about the first weights"
 
 
 def test_measurement_has_every_judge_and_its_floor():

@@ -737,6 +737,20 @@ def test_inpainting_costs_a_call_for_each_resampling():
     assert calls == [float(t) for t in ts[:-1] for _ in range(3)]
 
 
+@pytest.mark.parametrize("resamplings", [1, 2])
+def test_inpainting_ends_without_noise_and_shows_every_evaluation_the_labels(resamplings):
+    labels, shown = torch.arange(6) % 3, []
+
+    def watched(x, t, y=None):
+        shown.append((y, MIXTURE.denoiser(Cosine())(x, t, y)))
+        return shown[-1][1]
+
+    ts, mask = torch.tensor([0.5, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.0])
+    x = sample(inpaint(watched, normal(6, 2), ts, KNOWN, mask, y=labels, generator=seeded(1), resamplings=resamplings))
+    assert len(shown) == resamplings and all(y is labels for y, _ in shown)
+    assert torch.equal(x[:, 0], KNOWN[:, 0]) and torch.equal(x[:, 1], shown[-1][1].x0[:, 1])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -756,6 +770,18 @@ def test_inpainting_refuses(change, message):
 # few evaluations
 
 
+def fast_end(name, steps, spacing):
+    """Down to the last time before 0: the step to 0 has order 1 for all of them."""
+    ts = time_grid(LinearBeta(), steps, spacing)[:-1]
+    return sample(EVERY[name](MIXTURE.denoiser(LinearBeta()), normal(24, 2), ts))
+
+
+@pytest.fixture(scope="module")
+def fast_reference():
+    """Order 4 and three times the finest steps: off by a hundredth of the smallest error below."""
+    return fast_end("multistep 4", 1000, "edm")
+
+
 @pytest.mark.parametrize(
     ("sampler", "spacing", "expected"),
     [
@@ -768,15 +794,9 @@ def test_inpainting_refuses(change, message):
         ("ipndm", "edm", 2),  # coefficients of even steps on an uneven grid
     ],
 )
-def test_orders_of_the_fast_samplers(sampler, spacing, expected):
-    schedule, x_T, steps = LinearBeta(), normal(24, 2), [80, 160, 320]
-    denoiser = MIXTURE.denoiser(schedule)
-
-    def end(name, n):  # down to the last time before 0: the step to 0 has order 1 for all of them
-        return sample(EVERY[name](denoiser, x_T, time_grid(schedule, n, spacing)[:-1]))
-
-    exact = end("multistep 4", 4000)
-    errors = [float((end(sampler, n) - exact).square().mean().sqrt()) for n in steps]
+def test_orders_of_the_fast_samplers(fast_reference, sampler, spacing, expected):
+    steps = [80, 160, 320]
+    errors = [float((fast_end(sampler, n, spacing) - fast_reference).square().mean().sqrt()) for n in steps]
     assert order(steps, errors) == pytest.approx(expected, abs=0.3)
     assert errors[-1] < 0.02
 
@@ -799,6 +819,12 @@ def test_order_one_is_ddim():
         partial(multistep, order=1, even=False),
     ):
         torch.testing.assert_close(sample(other(denoiser, x_T, ts)), sample(ddim(denoiser, x_T, ts)))
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_multistep_ends_at_the_last_guess(even):
+    *_, last = multistep(MIXTURE.denoiser(Cosine()), normal(5, 2), time_grid(Cosine(), 6, "edm"), even=even)
+    torch.testing.assert_close(last.x, last.prediction.x0)
 
 
 def test_heun_in_the_noise_level_by_hand():
@@ -851,9 +877,11 @@ def test_churn_has_its_strength_its_limit_and_its_range():
 
     still, plain, thrice = (shown(churn=0.2, inflate=k)[0] for k in (0.0, 1.0, 3.0))
     torch.testing.assert_close(thrice - still, 3 * (plain - still), rtol=1e-9, atol=1e-12)
+    assert float((plain - still).std()) > 0.1
     assert shown(churn=1e6)[1] / before == pytest.approx(2**0.5), "no more than sqrt(2)"
     inside = shown(churn=0.2, churn_range=(0.9 * before, 1.1 * before))[1]  # levels, all above 1; t is below
     assert inside / before == pytest.approx(1.2)
+    assert shown(churn=0.2, churn_range=(0.0, 0.9 * before))[1] == pytest.approx(before), "above the range"
 
 
 def test_heun_shows_the_labels_to_both_evaluations():

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import nn
 
 from diffusion_edu import checkpoints, training
+from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.networks import VAE, UNet, VarianceHead
 from diffusion_edu.schedules import Cosine, LinearBeta
@@ -440,6 +441,98 @@ def test_a_vae_refuses_too_few_images_and_stops_at_nan():
         net.encoder[-1].bias.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="loss nan in epoch 1"):
         next(training.fit_vae(net, blobs(64), batch=32))
+
+
+# the loop of the smaller networks
+
+
+class OneWeight(nn.Module):
+    """loss = w times the mean index: the gradient is the mean index, whatever w is."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+
+
+def one_cycle_seen(clip_norm, epochs=3, images=11, batch=4):
+    """Batches, gradients and rates that the optimizer of a run saw, and what the run yielded."""
+    net, batches, seen = OneWeight().eval(), [], []
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append((float(net.w.grad), o.param_groups[0]["lr"])))
+
+    def loss_of(index):
+        assert net.training
+        batches.append(index.tolist())
+        return net.w * index.double().mean() if len(batches) > 1 else net.w * 0 + 7.0
+
+    g = torch.Generator().manual_seed(0)
+    told = list(training.one_cycle(net, optimizer, loss_of, images, epochs, batch, g, clip_norm))
+    return batches, [gradient for gradient, _ in seen], [rate for _, rate in seen], told
+
+
+def test_one_cycle_takes_full_shuffled_batches_each_with_its_own_gradient():
+    batches, gradients, rates, told = one_cycle_seen(float("inf"))
+    assert [len(batch) for batch in batches] == [4] * 6, "two full batches an epoch, three images left out"
+    epochs = [batches[i] + batches[i + 1] for i in (0, 2, 4)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs), "no image twice"
+    assert epochs[0] != epochs[1] != epochs[2] and all(epoch != sorted(epoch) for epoch in epochs)
+    assert gradients == pytest.approx([0.0] + [sum(batch) / 4 for batch in batches[1:]]), "not added up"
+    top = rates.index(max(rates))
+    assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True) and 0 < top and 0.09 < rates[top] <= 0.1
+    assert rates[-1] < 1e-4, "the cycle ends with the last step"
+    assert [epoch for epoch, _ in told] == [1, 2, 3]
+
+
+def test_one_cycle_clips_gradients_at_the_norm_it_is_told():
+    batches, gradients, _, _ = one_cycle_seen(1.5)
+    assert gradients == pytest.approx([0.0] + [min(1.5, sum(batch) / 4) for batch in batches[1:]], rel=1e-4)
+    assert max(sum(batch) / 4 for batch in batches) > 3
+
+
+def test_one_cycle_yields_the_mean_loss_of_an_epoch():
+    net = OneWeight()
+    losses = iter([1.0, 5.0, 2.0, 4.0])
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    told = training.one_cycle(net, optimizer, lambda index: net.w * 0 + next(losses), 8, 2, 4, torch.Generator())
+    assert list(told) == [(1, 3.0), (2, 3.0)]
+
+
+# the classifier of noisy images
+
+
+class Reader(nn.Module):
+    """Logits from the first ten pixels; keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.shown = nn.Parameter(torch.ones(())), []
+
+    def forward(self, x_t, t):
+        logits = self.w * x_t.flatten(1)[:, :10]
+        self.shown.append((x_t, t, logits.detach()))
+        return logits
+
+
+def test_a_noisy_classifier_is_shown_every_image_at_its_own_level_with_its_own_label():
+    g = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (64, 1, 28, 28), generator=g, dtype=torch.uint8)
+    labels, net, again = torch.arange(64) % 10, Reader(), Reader()
+    ((_, loss),) = training.fit_noisy_classifier(net, Cosine(), images, labels, epochs=1, batch=64, seed=5)
+    x_t, t, logits = net.shown[0]
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(5))  # the first that the seed decides
+    alpha, sigma = (c(t.double())[:, None] for c in (Cosine().alpha, Cosine().sigma))
+    noise = (x_t.double().flatten(1) - alpha * to_float(images[order]).double().flatten(1)) / sigma
+    # 784 normal numbers a row: a deviation is off by 1 / sqrt(1568) = 0.025, and a mean by 1 / 28; 5 of each
+    assert float((noise.std(1) - 1).abs().max()) < 5 * 0.0253 and float(noise.mean(1).abs().max()) < 5 / 28
+    between = torch.corrcoef(noise) - torch.eye(64)
+    assert float(between.abs().max()) < 5 / 28, "each row has its own noise"
+    gaps = t.sort().values.diff()
+    span = Cosine().t_max - Cosine().t_min
+    torch.testing.assert_close(gaps, torch.full_like(gaps, span / 64), rtol=1e-3, atol=1e-4)  # spread evenly
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels[order])), rel=1e-5)
+    torch.manual_seed(99)
+    list(training.fit_noisy_classifier(again, Cosine(), images, labels, epochs=1, batch=64, seed=5))
+    assert torch.equal(again.shown[0][0], x_t), "the seed decides about the noise, nothing else"
 
 
 # variance
