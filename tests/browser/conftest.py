@@ -25,8 +25,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 
+from benchmarks.site import SCREENS
+
 SUBPATH = "/a/static/host/"
-SCREENS = {"wide": (1280, 900), "tablet": (820, 1100), "phone": (390, 844)}
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BOOK_FROM_FILE = re.compile(r"^(file|data|blob):")
 
@@ -126,9 +127,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
 
 def settle(page: Page) -> Page:
-    """Wait until mathematics is set and every widget is mounted or has given up."""
-    page.wait_for_function("() => !window.MathJax || (MathJax.startup?.promise && document.querySelector('body'))")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+    """Wait until every widget is mounted or has given up."""
     page.wait_for_function("() => !document.querySelector('div.edu-widget:not([data-mounted])')")
     return page
 
