@@ -9,7 +9,9 @@ import argparse
 import contextlib
 import gzip
 import json
+import os
 import platform
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from diffusion_edu.checkpoints import write_atomically
 
@@ -28,6 +30,7 @@ AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 TEXT = {".html", ".css", ".js", ".mjs", ".json", ".svg", ".txt", ".wasm"}  # what a host compresses
 SCREENS = {"wide": (1280, 900), "tablet": (820, 1100), "phone": (390, 844)}
 THEMES = ("light", "dark")
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 # The roles inside .citation-list are docutils' own; WAI-ARIA has deprecated one of them since.
 RUN_AXE = """() => axe.run({include: ['body'], exclude: ['.citation-list']},
@@ -127,6 +130,15 @@ def pages(site: Path = SITE) -> list[str]:
     return sorted(path.relative_to(site).as_posix() for path in (site / "book").glob("*.html"))
 
 
+def start_chromium(playwright: Playwright) -> Browser:
+    """Start headless Chromium: the system's, or the one that the variable CHROMIUM names. Raises RuntimeError."""
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        raise RuntimeError("no Chromium on this machine: apt install chromium, or set CHROMIUM")
+    # Containers give Chromium neither a sandbox nor a large /dev/shm.
+    return playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+
+
 def weigh(browser: Browser, scales: Scales, path: str) -> dict:
     """Weigh a page before anybody touches it and after scrolling; time its first widget, in seconds."""
     width, height = SCREENS["wide"]
@@ -199,8 +211,7 @@ def main() -> None:
     wanted = [path for path in pages() if not only or Path(path).stem in only]
     print(f"{'page':24}{'requests':>9}{'raw kB':>9}{'sent kB':>9}{'scrolled':>9}{'sent kB':>9}{'widget s':>9}  axe")
     with sync_playwright() as playwright, Scales(SITE).serve() as scales:
-        program = next(filter(Path.exists, map(Path, ("/usr/bin/chromium", "/usr/bin/google-chrome"))), None)
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = start_chromium(playwright)
         results = []
         for path in wanted:
             results.append(measure(browser, scales, path))
