@@ -47,8 +47,11 @@ SCROLL = """async () => {
         scrollTo({top: y, behavior: 'instant'});
         await new Promise(done => setTimeout(done, 60));
     }
-    await Promise.all([...document.images].map(each => each.loading === 'lazy' && each.checkVisibility()
-        && !each.complete && new Promise(done => { each.onload = each.onerror = done; })));
+    const waiting = () => [...document.images].filter(each => each.checkVisibility() && !each.complete);
+    for (let tries = 0; tries < 50 && waiting().length; tries++) {
+        waiting()[0].scrollIntoView({behavior: 'instant'});
+        await new Promise(done => setTimeout(done, 60));
+    }
 }"""
 
 

@@ -1,6 +1,6 @@
-"""`{overview}`: the chapters as cards, each with a detail of one of its own figures, cut out when the site is built.
+"""`{overview}`: the chapters as cards, each with a detail of one of the book's figures, cut out when the site is built.
 
-Its content is a YAML list. An entry has a `page` and a `text`; `figure` names one of that page's figures, `alt` says what
+Its content is a YAML list. An entry has a `page` and a `text`; `figure` names a figure of the book, `alt` says what
 its detail shows, `box` which part it is (left, top, right, bottom; fractions of the picture), and `ink: true` that it is
 drawn on white, so that a dark page may invert it.
 """
@@ -56,19 +56,19 @@ def card(app: Sphinx, docname: str, entry: dict, line: int) -> str:
     )
     return CARD.format(
         link=app.builder.get_relative_uri(docname, page),
-        picture=picture(app, docname, page, entry, line),
+        picture=picture(app, docname, entry, line),
         title=html.escape(title),
         text=html.escape(entry["text"]),
     )
 
 
-def picture(app: Sphinx, docname: str, page: str, entry: dict, line: int) -> str:
-    """The `<img>` of a card, or nothing where no figure is named; a warning if the page has no such figure."""
+def picture(app: Sphinx, docname: str, entry: dict, line: int) -> str:
+    """The `<img>` of a card, or nothing where no figure is named; a warning if there is no such figure."""
     if "figure" not in entry:
         return ""
-    found = find_figure(app, page, entry["figure"])
+    found = find_figure(app, entry["figure"])
     if found is None:
-        LOGGER.warning("overview: %s has no figure %r", page, entry["figure"], location=(docname, line))
+        LOGGER.warning("overview: there is no figure %r", entry["figure"], location=(docname, line))
         return ""
     with Image.open(found) as whole:
         box = [round(part * whole.size[i % 2]) for i, part in enumerate(entry.get("box", (0, 0, 1, 1)))]
@@ -82,12 +82,14 @@ def picture(app: Sphinx, docname: str, page: str, entry: dict, line: int) -> str
     return f'<img class="{kind}" src="{source}" width="{width}" height="{height}" alt="{alt}" loading="lazy">'
 
 
-def find_figure(app: Sphinx, page: str, label: str) -> Path | None:
-    """The picture file of a page's figure."""
-    for figure in app.env.get_doctree(page).findall(nodes.figure):
-        if label in figure["names"] + figure["ids"]:
-            image = next(figure.findall(nodes.image), None)
-            return None if image is None else Path(app.srcdir) / image["uri"]
+def find_figure(app: Sphinx, label: str) -> Path | None:
+    """The picture file of a figure of the book."""
+    docname = app.env.domaindata["std"]["anonlabels"].get(label, ("",))[0]
+    if docname:
+        for figure in app.env.get_doctree(docname).findall(nodes.figure):
+            if label in figure["names"] + figure["ids"]:
+                image = next(figure.findall(nodes.image), None)
+                return None if image is None else Path(app.srcdir) / image["uri"]
     return None
 
 
