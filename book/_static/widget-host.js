@@ -3,24 +3,24 @@
 // A widget writes into the page
 //   <div class="edu-widget" data-widget="NAME">
 //     <script type="application/json" class="edu-state">its state, as JSON</script>
-//     <script type="text/plain" class="edu-module">its ES module, UTF-8 in base64</script>
+//     <script type="application/json" class="edu-module">the text of its ES module, as JSON</script>
 //     <div class="edu-static">a figure: shown without JavaScript, on an error, and in print</div>
 //   </div>
 // The module is an anywidget front end, `export default { render({ model, el }) }`, the same that JupyterLab
-// loads. Here `model` is the small stand-in below: there is no Python behind a page.
+// loads. Here `model` is the small stand-in below: there is no Python behind a page. The files that modules import
+// stand once for all pages in widget-shared.js, as text: from file:// no module could be fetched.
 
 (() => {
   "use strict";
 
-  const modules = new Map(); // base64 text -> promise of the module: equal modules are imported once
+  const urls = new Map(); // text of a module -> its address: equal modules are imported once
 
-  function importModule(base64) {
-    if (!modules.has(base64)) {
-      const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-      const url = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
-      modules.set(base64, import(url).finally(() => URL.revokeObjectURL(url)));
+  function addressOf(text) {
+    if (!urls.has(text)) {
+      const linked = text.replace(/^(import \{[^}]*\} from ")\.\/([\w-]+\.mjs)(?=";$)/gm, (_, begin, name) => begin + addressOf(globalThis.eduShared[name]));
+      urls.set(text, URL.createObjectURL(new Blob([linked], { type: "text/javascript" })));
     }
-    return modules.get(base64);
+    return urls.get(text);
   }
 
   /** The part of anywidget's model that a page can offer: state, and news of its changes. */
@@ -66,16 +66,47 @@
     }
   }
 
+  // A link to a state: page.html#ScoreField?sigma=0.4, and #ScoreField-2?... for the second of its class on the page.
+  const links = new Map(); // name in the link -> { node, copy, open }
+
+  function linkFor(host) {
+    const alike = [...document.querySelectorAll("div.edu-widget")].filter((each) => each.dataset.widget === host.dataset.widget);
+    const name = host.dataset.widget + (alike[0] === host ? "" : `-${alike.indexOf(host) + 1}`);
+    const link = {
+      node: host,
+      open: () => {}, // the widget puts its own here
+      async copy(query) {
+        history.replaceState(history.state, "", `#${name}?${query}`);
+        try {
+          await navigator.clipboard.writeText(location.href);
+          return "Link copied";
+        } catch {
+          return "The address bar holds the link"; // plain http has no clipboard
+        }
+      },
+    };
+    links.set(name, link);
+    return link;
+  }
+
+  async function followLink() {
+    const [, name, query] = location.hash.match(/^#([\w-]+)\?(.*)$/) ?? [];
+    if (!links.has(name)) return;
+    links.get(name).open(query);
+    await globalThis.MathJax?.startup?.promise; // formulas move what is below them
+    links.get(name).node.scrollIntoView();
+  }
+
   async function mount(host) {
     const live = document.createElement("div");
     live.className = "edu-live";
     try {
       const state = JSON.parse(host.querySelector("script.edu-state").textContent);
-      const module = await importModule(host.querySelector("script.edu-module").textContent.trim());
+      const module = await import(addressOf(JSON.parse(host.querySelector("script.edu-module").textContent)));
       host.append(live); // before render: a widget may measure its width
       const model = new Model(state);
       await module.default.initialize?.({ model });
-      await module.default.render({ model, el: live });
+      await module.default.render({ model, el: live, link: linkFor(host) });
       host.dataset.mounted = "true"; // the style sheet now hides the static figure on screen
     } catch (error) {
       live.remove();
@@ -88,7 +119,8 @@
     }
   }
 
-  const mountAll = () => document.querySelectorAll("div.edu-widget:not([data-mounted])").forEach(mount);
+  const mountAll = () => Promise.all([...document.querySelectorAll("div.edu-widget:not([data-mounted])")].map(mount)).then(followLink);
+  addEventListener("hashchange", followLink);
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", mountAll);
   else mountAll();
 })();
