@@ -22,20 +22,20 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile
 
 INSTALLED := .venv/.installed
 LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.json
-MATHJAX := _build/vendor/mathjax/.complete
+MODULES := node_modules/.installed
 LEDGER := _build/ledger.json
 PACKAGE := $(shell find diffusion_edu -name '*.py' -o -name '*.mjs')
 EQUATIONS := tests/conftest.py $(wildcard tests/equations/*.py)
 
-.PHONY: help book test lab serve train bench check clean
+.PHONY: help book test lab serve weigh screenshots train bench check clean
 
 help: ## show this list (the default)
 	@echo "make <target>, where the target is one of"
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 15
 
-book: $(INSTALLED) $(MATHJAX) $(LEDGER) ## execute the chapters and build the site, _build/html
+book: $(INSTALLED) $(MODULES) $(LEDGER) ## execute the chapters and build the site, _build/html
 	@# Sphinx repeats no warning about pages that it does not read again, so a failed build forgets its pages.
-	@$(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; echo "make book: failed, see above" >&2; exit 1; }
+	@$(WITH_NODE) $(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; echo "make book: failed, see above" >&2; exit 1; }
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 	@echo "Open that file in a browser, or run 'make serve' and open http://127.0.0.1:$(PORT)/"
 
@@ -49,6 +49,12 @@ serve: ## serve the built site on http://127.0.0.1:8000/ (PORT=... for another)
 	@test -f _build/html/index.html || { echo "make serve: there is no site yet, run 'make book' first" >&2; exit 1; }
 	@echo "Serving on http://127.0.0.1:$(PORT)/ until you press Ctrl+C"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+weigh: ## weigh the built pages, time their widgets, ask axe-core: data/measured/site.json
+	@$(BIN)/python -m benchmarks.site
+
+screenshots: ## pictures of the built pages, on three screens in two themes: _build/screenshots
+	@$(BIN)/python -m benchmarks.screenshots
 
 train: $(INSTALLED) ## train a small MNIST model in about 12 minutes on a CPU, into runs/mnist
 	@$(BIN)/python -m diffusion_edu train --dataset mnist --minutes 12 --out runs/mnist
@@ -79,16 +85,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 $(LAB_SETTINGS): $(INSTALLED) book/_ext/lab-settings.json
 	@mkdir -p $(@D) && cp book/_ext/lab-settings.json $@
 
-node_modules/.installed: package-lock.json .npmrc $(INSTALLED)
+$(MODULES): package-lock.json .npmrc $(INSTALLED)
 	@$(WITH_NODE) npm ci --silent
-	@touch $@
-
-# MathJax draws with paths, so that a page opened from a folder needs no font files.
-$(MATHJAX): node_modules/.installed
-	@rm -rf $(@D) && mkdir -p $(@D)/a11y $(@D)/fonts/mathjax-newcm-font/svg
-	@cp node_modules/mathjax/tex-svg.js node_modules/mathjax/LICENSE $(@D)/
-	@cp node_modules/mathjax/a11y/assistive-mml.js $(@D)/a11y/
-	@cp -r node_modules/@mathjax/mathjax-newcm-font/svg/dynamic $(@D)/fonts/mathjax-newcm-font/svg/
 	@touch $@
 
 $(LEDGER): $(INSTALLED) $(EQUATIONS) $(PACKAGE)

@@ -212,5 +212,5 @@ def test_lock_file_names_no_host():
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_alone_lists_its_targets():
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
-    for target in ("book", "test", "lab", "serve", "train", "bench", "check", "clean", "help"):
+    for target in ("book", "test", "lab", "serve", "weigh", "screenshots", "train", "bench", "check", "clean", "help"):
         assert re.search(rf"^\s*{target}\s", shown, re.MULTILINE), target

@@ -15,7 +15,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 LOGGER = logging.getLogger(__name__)
 MARK = "equation-mark"
@@ -25,6 +25,23 @@ COLUMNS = ("Equation", "Where", "Method", "Tolerance", "Seconds", "Test")
 
 class ledger_table(nodes.General, nodes.Element):  # noqa: N801  (docutils names nodes in lower case)
     """Where the table goes; it is filled when all pages, and so all equation numbers, are known."""
+
+
+class ledger_count(nodes.Inline, nodes.Element):  # noqa: N801
+    """Where a number of the ledger goes."""
+
+
+class LedgerCountRole(SphinxRole):
+    """`` {ledger-count}`equations` `` or `` `checks` ``: how many there are in the book, counted by the build."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Leave a place for the number."""
+        if self.text not in ("equations", "checks"):
+            message = self.inliner.reporter.error(
+                f"ledger-count knows 'equations' and 'checks', got {self.text!r}", line=self.lineno
+            )
+            return [], [message]
+        return [ledger_count(what=self.text)], []
 
 
 class LedgerDirective(SphinxDirective):
@@ -163,6 +180,14 @@ def fill_tables(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         place.replace_self([summary(app), table(app, docname)])
 
 
+def fill_counts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Replace each `ledger-count` by its number."""
+    for place in list(doctree.findall(ledger_count)):
+        equations = in_reading_order(app)
+        checks = sum(len(app.env.ledger[label]) for label in equations)
+        place.replace_self(nodes.Text(f"{len(equations) if place['what'] == 'equations' else checks:,}"))
+
+
 def summary(app: Sphinx) -> nodes.Node:
     """Return a sentence that counts the equations of the table, the ways they are checked, and the time it took."""
     equations = {label: app.env.ledger[label] for label in in_reading_order(app)}
@@ -238,6 +263,8 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("ledger_path", "_build/ledger.json", "env")
     app.add_node(ledger_table)
     app.add_directive("equation-ledger", LedgerDirective)
+    app.add_node(ledger_count)
+    app.add_role("ledger-count", LedgerCountRole())
     app.connect("builder-inited", prepare)
     app.connect("env-get-outdated", outdated)
     app.connect("env-purge-doc", forget)
@@ -245,5 +272,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", collect)
     app.connect("env-check-consistency", check_both_ways)
     app.connect("doctree-resolved", fill_tables)
+    app.connect("doctree-resolved", fill_counts)
     app.connect("doctree-resolved", add_marks)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,15 +4,14 @@
   "use strict";
 
   function reachWideEquations() {
-    for (const box of document.querySelectorAll("div.math, div.math mjx-container")) {
+    for (const box of document.querySelectorAll("div.math, .math.wide")) {
       const isWide = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";
       if (isWide) box.setAttribute("tabindex", "0");
       else box.removeAttribute("tabindex");
     }
   }
 
-  document.addEventListener("DOMContentLoaded", async () => {
-    await window.MathJax?.startup?.promise;
+  document.addEventListener("DOMContentLoaded", () => {
     reachWideEquations();
     window.addEventListener("resize", reachWideEquations);
   });

@@ -11,7 +11,6 @@ import functools
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
@@ -25,9 +24,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 
+from benchmarks.site import SCREENS, start_chromium
+
 SUBPATH = "/a/static/host/"
-SCREENS = {"wide": (1280, 900), "tablet": (820, 1100), "phone": (390, 844)}
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BOOK_FROM_FILE = re.compile(r"^(file|data|blob):")
 
 
@@ -41,12 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Start headless Chromium: the system's, or the one that the variable CHROMIUM names."""
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine (apt install chromium, or set CHROMIUM): pages were not opened")
     with sync_playwright() as playwright:
-        # Containers give Chromium neither a sandbox nor a large /dev/shm.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        try:
+            browser = start_chromium(playwright)
+        except RuntimeError as reason:
+            pytest.skip(f"{reason}; pages were not opened")
         yield browser
         browser.close()
 
@@ -126,9 +124,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
 
 def settle(page: Page) -> Page:
-    """Wait until mathematics is set and every widget is mounted or has given up."""
-    page.wait_for_function("() => !window.MathJax || (MathJax.startup?.promise && document.querySelector('body'))")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+    """Wait until every widget is mounted or has given up."""
     page.wait_for_function("() => !document.querySelector('div.edu-widget:not([data-mounted])')")
     return page
 
