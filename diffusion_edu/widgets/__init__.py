@@ -3,6 +3,7 @@
 from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
+from diffusion_edu.widgets.guidance_lab import GuidanceLab
 from diffusion_edu.widgets.guidance_surface import GuidanceSurface
 from diffusion_edu.widgets.guided_mixture import GuidedMixture
 from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
@@ -16,6 +17,7 @@ from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
     "EvidenceGap",
+    "GuidanceLab",
     "GuidanceSurface",
     "GuidedMixture",
     "ReverseFamily",
