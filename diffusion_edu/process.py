@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from diffusion_edu.noise import SharedNoise
 from diffusion_edu.schedules import Schedule
 
 TARGETS = ("eps", "x0", "v", "score")
@@ -24,6 +25,8 @@ def expand_to(coefficient: Tensor, x: Tensor) -> Tensor:
 
 def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal noise of the shape, type and device of `x`, drawn where the generator lives."""
+    if isinstance(generator, SharedNoise):
+        return generator.normal(x.shape).to(x)
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 

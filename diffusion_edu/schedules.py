@@ -308,17 +308,20 @@ def linear_betas(steps: int = 1000, beta_first: float = 1e-4, beta_last: float =
     return torch.linspace(beta_first, beta_last, steps, dtype=torch.float64)
 
 
-def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform") -> Tensor:
-    """Decreasing times from `schedule.t_max` to 0, float64 of shape (steps + 1,).
+def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform", start: float | None = None) -> Tensor:
+    """Decreasing times from `start`, by default `schedule.t_max`, to 0, float64 of shape (steps + 1,).
 
     `spacing`: "uniform" in t, or down to `t_min` and then 0: "log_snr", uniform in the log signal-to-noise ratio, or "edm",
     uniform in the seventh root of the noise level sigma / alpha (Karras et al. 2022, Eq. 5 with rho = 7).
     """
     if steps < 1:
         raise ValueError(f"a time grid needs at least 1 step, got {steps}")
+    if start is not None and not schedule.t_min < start <= schedule.t_max:
+        raise ValueError(f"start must lie in ({schedule.t_min:g}, {schedule.t_max:g}], (t_min, t_max], got {start:g}")
+    first = schedule.t_max if start is None else start
     if spacing == "uniform":
-        return torch.linspace(schedule.t_max, 0, steps + 1, dtype=torch.float64)
-    ends = schedule.log_snr(torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64))
+        return torch.linspace(first, 0, steps + 1, dtype=torch.float64)
+    ends = schedule.log_snr(torch.tensor([first, schedule.t_min], dtype=torch.float64))
     if spacing == "log_snr":
         log_snr = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
     elif spacing == "edm":

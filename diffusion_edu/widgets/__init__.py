@@ -5,6 +5,7 @@ from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.convention_translator import ConventionTranslator
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.four_predictions import FourPredictions
+from diffusion_edu.widgets.guidance_lab import GuidanceLab
 from diffusion_edu.widgets.guidance_surface import GuidanceSurface
 from diffusion_edu.widgets.guided_mixture import GuidedMixture
 from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
@@ -20,6 +21,7 @@ from diffusion_edu.widgets.trajectory import Trajectory
 __all__ = [
     "EvidenceGap",
     "FourPredictions",
+    "GuidanceLab",
     "GuidanceSurface",
     "GuidedMixture",
     "ReverseFamily",
