@@ -2,6 +2,7 @@
 
 from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
+from diffusion_edu.widgets.error_budget import ErrorBudget
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.guidance_surface import GuidanceSurface
 from diffusion_edu.widgets.guided_mixture import GuidedMixture
@@ -9,12 +10,15 @@ from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
 from diffusion_edu.widgets.metric_explorer import MetricExplorer
 from diffusion_edu.widgets.partial_noising import PartialNoising
 from diffusion_edu.widgets.reverse_family import ReverseFamily
+from diffusion_edu.widgets.sampler_frontier import SamplerFrontier
 from diffusion_edu.widgets.sampler_race import SamplerRace
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.score_field import ScoreField
+from diffusion_edu.widgets.solver_steps import SolverSteps
 from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
+    "ErrorBudget",
     "EvidenceGap",
     "GuidanceSurface",
     "GuidedMixture",
@@ -23,9 +27,11 @@ __all__ = [
     "LikelihoodRoutes",
     "MetricExplorer",
     "PartialNoising",
+    "SamplerFrontier",
     "SamplerRace",
     "ScheduleExplorer",
     "ScoreField",
+    "SolverSteps",
     "Trajectory",
     "Widget",
 ]

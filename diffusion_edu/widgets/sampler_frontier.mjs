@@ -61,7 +61,7 @@ export function describe(cells, cell) {
 
 // ---- the pictures -----------------------------------------------------------------------------------
 
-const COLOURS = ["#2f6db3", "#d9822b", "#3d9970", "#c0504d", "#8a5fb5", "#6b7280", "#b58900", "#17a2b8"];
+const COLOURS = ["#2f6db3", "#d9822b", "#3d9970", "#8a5fb5", "#c0504d", "#6b7280"];
 const [FEWEST, MOST, LOW, HIGH] = [4, 250, -0.4, 2.9]; // of the axes: evaluations, and log10 of the distance
 const across = (n) => Math.min(1, Math.max(0, Math.log(n / FEWEST) / Math.log(MOST / FEWEST)));
 
@@ -99,7 +99,7 @@ function render(host) {
   const band = make("svg:rect", { class: "band", x: 0, width: "100%" });
   const bars = make("svg:path", { class: "bars" });
   chart.plot.append(band);
-  const curves = names.map((name) => chart.addCurve(colour(name)));
+  const curves = names.map((name, i) => chart.addCurve(colour(name), i < COLOURS.length ? "" : "5 3"));
   chart.plot.append(bars);
   const dot = chart.addDot();
   root.append(samplers.node, slider.node, digits.node, make("div", { class: "pair" }, others.node, chart.node));
