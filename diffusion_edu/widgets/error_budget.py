@@ -33,7 +33,7 @@ class ErrorBudget(Widget):
 
     sampler = traitlets.Unicode("DDIM").tag(sync=True)
     evaluations = traitlets.Int(10).tag(sync=True)
-    training = traitlets.Int(1000, help="steps of training; 0 is the exact denoiser").tag(sync=True)
+    training = traitlets.Int(300, help="steps of training; 0 is the exact denoiser").tag(sync=True)
     counts = traitlets.List(help="numbers of evaluations that were measured").tag(sync=True)
     trained = traitlets.List(help="steps of training that were measured, and 0").tag(sync=True)
     distances = traitlets.Dict(help="sampler -> [trained][counts] -> distance for each seed").tag(sync=True)

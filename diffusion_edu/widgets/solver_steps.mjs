@@ -32,10 +32,15 @@ export function times(steps, grid) {
   });
 }
 
+const known = new Map(); // all paths ask at the same times
 /** The lumps at time t: [weight, mean, deviation] each. */
 export function lumps(t) {
-  const { alpha, sigma } = coefficients(t);
-  return MEANS.map((mean, k) => [WEIGHTS[k], alpha * mean, Math.hypot(alpha * STD, sigma)]);
+  if (known.size > 4000) known.clear();
+  if (!known.has(t)) {
+    const { alpha, sigma } = coefficients(t);
+    known.set(t, MEANS.map((mean, k) => [WEIGHTS[k], alpha * mean, Math.hypot(alpha * STD, sigma)]));
+  }
+  return known.get(t);
 }
 
 /** Density at x. */
@@ -44,12 +49,9 @@ export const density = (parts, x) => parts.reduce((sum, [w, m, s]) => sum + (w *
 /** The velocity f x - g^2 / 2 score of the flow at x. */
 export function velocity(x, t) {
   const { f, g2 } = coefficients(t);
-  const parts = lumps(t);
-  const logs = parts.map(([w, m, s]) => Math.log(w / s) - ((x - m) / s) ** 2 / 2);
-  const top = Math.max(...logs);
-  const shares = logs.map((log) => Math.exp(log - top));
-  const pull = parts.reduce((sum, [, m, s], k) => sum + (shares[k] * (m - x)) / s ** 2, 0);
-  return f * x - (g2 / 2) * (pull / shares.reduce((a, b) => a + b));
+  const [[w, m, s], [u, n, r]] = lumps(t);
+  const odds = Math.exp(Math.min(700, (((x - m) / s) ** 2 - ((x - n) / r) ** 2) / 2)) * ((u * s) / (w * r)); // of the second lump
+  return f * x - (g2 / 2) * ((m - x) / s ** 2 + (odds * (n - x)) / r ** 2) / (1 + odds);
 }
 
 /** Distribution function of the standard normal law, by its power series (Marsaglia 2004). */
@@ -231,8 +233,8 @@ function render(host) {
   root.append(solvers.node, grids.node, ...Object.values(sliders).map(({ node }) => node), path.node,
     make("div", { class: "pair" }, zoom.node, make("div", {}, chart.node, makeLegend(SOLVERS.map((name) => ({ name: `${name}, rms of 40 paths`, colour: COLOURS[name] }))))));
   const words = makeWords(root);
-  const known = {};
-  const crowd = (grid) => (known[grid] ??= SOLVERS.map((name) => crowdErrors(name, grid)));
+  const table = {}; // by grid
+  const crowd = (grid) => (table[grid] ??= SOLVERS.map((name) => crowdErrors(name, grid)));
   const across = (steps) => Math.log2(steps / 2) / 6;
   const up = (error) => Math.min(0.5, Math.max(-8, Math.log10(error)));
 
