@@ -27,8 +27,17 @@ from diffusion_edu.schedules import Cosine, time_grid
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "error_budget.json"
 EVALUATIONS = (2, 3, 4, 5, 6, 8, 10, 14, 20, 28, 40, 60)
 TRAINING = (30, 100, 300, 1000, 3000, 10_000)  # steps; the exact denoiser is "exact"
-SAMPLERS = {"DDIM": (ddim, "uniform"), "DPM-Solver++(2M)": (dpm_solver_pp, "log_snr"), "ancestral": (ancestral, "uniform")}
-SEEDS, POINTS, LARGER, FLOORS = 4, 4000, 4, 10  # the reference is LARGER times as large, so that its own chance counts less
+SAMPLERS = {
+    "DDIM": (ddim, "uniform"),
+    "DPM-Solver++(2M)": (dpm_solver_pp, "log_snr"),
+    "ancestral": (ancestral, "uniform"),
+}
+SEEDS, POINTS, LARGER, FLOORS = (
+    4,
+    4000,
+    4,
+    10,
+)  # the reference is LARGER times as large, so that its own chance counts less
 NETWORK = {"width": 64, "depth": 3}
 SCHEDULE = Cosine()
 MIXTURE = GaussianMixture(
@@ -110,7 +119,9 @@ def main() -> None:
     for kind, seed in tqdm(todo, unit="network"):
         denoiser = MIXTURE.denoiser(SCHEDULE) if kind == "exact" else train(kind, seed)
         error = 0.0 if kind == "exact" else round(noise_error(denoiser, seed), 5)
-        facts["runs"].append({"training": kind, "seed": seed, "noise_error": error, "distances": distances(denoiser, seed)})
+        facts["runs"].append(
+            {"training": kind, "seed": seed, "noise_error": error, "distances": distances(denoiser, seed)}
+        )
         checkpoints.write_json(OUT, facts)
 
 

@@ -39,7 +39,9 @@ class ErrorBudget(Widget):
     distances = traitlets.Dict(help="sampler -> [trained][counts] -> distance for each seed").tag(sync=True)
     floors = traitlets.List(help="for each seed, the mean distance of exact draws").tag(sync=True)
     luck = traitlets.Float(help="standard deviation of one set of exact draws about it").tag(sync=True)
-    noise_errors = traitlets.List(help="root mean square error of eps_hat, mean over seeds, for each `trained`").tag(sync=True)
+    noise_errors = traitlets.List(help="root mean square error of eps_hat, mean over seeds, for each `trained`").tag(
+        sync=True
+    )
 
     def __init__(self, measured: Mapping[str, Any], **traits: Any) -> None:
         settings = measured["settings"]
@@ -54,7 +56,10 @@ class ErrorBudget(Widget):
             trained=trained,
             distances={
                 name: [
-                    [[runs[steps, seed]["distances"][name][k] for seed in seeds] for k in range(len(settings["evaluations"]))]
+                    [
+                        [runs[steps, seed]["distances"][name][k] for seed in seeds]
+                        for k in range(len(settings["evaluations"]))
+                    ]
                     for steps in trained
                 ]
                 for name in settings["samplers"]

@@ -94,7 +94,7 @@ function render(host) {
   const input = slider.node.querySelector("input");
   const sheet = new Image();
   const [digits, others] = ["chosen", "best"].map((kind) => makeDigits(sheet, shown, kind));
-  const chart = makeChart("Fréchet distance against evaluations; band: real digits", [[0, "4"], [0.5, "32"], [1, "250"]], [LOW, HIGH], [[0, "1"], [1, "10"], [2, "100"]]);
+  const chart = makeChart("Fréchet distance; band: real digits", [[0, "4"], [0.5, "32"], [1, "250"]], [LOW, HIGH], [[0, "1"], [1, "10"], [2, "100"]]);
   const level = (value) => Number(chart.y(Math.log10(Math.max(1e-3, value))));
   const band = make("svg:rect", { class: "band", x: 0, width: "100%" });
   const bars = make("svg:path", { class: "bars" });

@@ -62,7 +62,12 @@ class SamplerFrontier(Widget):
     shown = traitlets.Int(help="digits in a row").tag(sync=True)
 
     def __init__(self, cells: Sequence[Mapping[str, Any]], digits: np.ndarray, **traits: Any) -> None:
-        if not len(cells) or digits.dtype != np.uint8 or digits.shape[0] != len(cells) or digits.shape[2:] != (SIDE, SIDE):
+        if (
+            not len(cells)
+            or digits.dtype != np.uint8
+            or digits.shape[0] != len(cells)
+            or digits.shape[2:] != (SIDE, SIDE)
+        ):
             raise ValueError(f"need digits uint8 ({len(cells)}, n, {SIDE}, {SIDE}), got {digits.dtype} {digits.shape}")
         names = list(dict.fromkeys(cell["sampler"] for cell in cells))
         order = sorted(range(len(cells)), key=lambda i: (names.index(cells[i]["sampler"]), cells[i]["evaluations"]))

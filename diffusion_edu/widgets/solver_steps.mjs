@@ -146,7 +146,7 @@ export function describe({ solver, steps, grid, start, look }, { end, exact, twi
 // ---- the pictures -----------------------------------------------------------------------------------
 
 const [EDGE, WIDTH, HEIGHT] = [2.6, 640, 280];
-const COLOURS = { Euler: "#2f6db3", Heun: "#d9822b", RK4: "#3d9970" };
+const COLOURS = { Euler: "#d9822b", Heun: "#8a5fb5", RK4: "#3d9970" };
 const toX = (t) => (1 - t) * WIDTH;
 const toY = (x) => ((EDGE - x) / (2 * EDGE)) * HEIGHT;
 const line = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
@@ -192,7 +192,7 @@ function makeStep() {
       svg.style.setProperty("--colour", COLOURS[solver]);
       const rank = rankOf(x, t);
       const fine = Array.from({ length: 41 }, (_, i) => t + ((s - t) * i) / 40).map((u) => [u, rank > 1e-9 && rank < 1 - 1e-9 ? exactAt(rank, u) : x]);
-      const reach = (t - s) * 0.22;
+      const reach = (t - s) * 0.16;
       const half = asked.map(([u, place, v]) => [[u + reach, place + reach * v], [u - reach, place - reach * v]]);
       const places = [x, end, ...fine.map(([, place]) => place), ...half.flat().map(([, place]) => place)];
       const [low, high] = [Math.min(...places), Math.max(...places)];

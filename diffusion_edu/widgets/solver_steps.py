@@ -22,6 +22,7 @@ from diffusion_edu.widgets.reverse_family import one_of
 
 SOLVERS = {"Euler": "euler", "Heun": "heun", "RK4": "rk4"}
 ORDERS = {"Euler": 1, "Heun": 2, "RK4": 4}  # and, up to order 4, the evaluations of a step
+COLOUR = {"Euler": COLOURS[1], "Heun": COLOURS[3], "RK4": COLOURS[2]}
 STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 GRIDS = ("uniform", "log_snr")
 STARTS = 40  # places of the start: ranks (k + 1/2) / STARTS
@@ -96,9 +97,9 @@ class SolverSteps(Widget):
         self.draw_path(path)
         shown = [n for n in STEPS if n.bit_count() == 1]  # powers of two: quick to compute
         crowd = {name: [rms(self.errors(name, n)) for n in shown] for name in SOLVERS}
-        for number, (name, values) in enumerate(crowd.items()):
+        for name, values in crowd.items():
             label = f"{name}, order {fitted_order(values[-3], values[-1]):.1f}"
-            chart.plot(shown, values, "o-", ms=3, color=COLOURS[number], label=label)
+            chart.plot(shown, values, "o-", ms=3, color=COLOUR[name], label=label)
         chart.set(xscale="log", yscale="log", xlabel="steps", title=f"error of the end, rms of {STARTS} paths")
         chart.set_xticks(shown, [str(n) for n in shown])
         chart.minorticks_off()
@@ -114,10 +115,10 @@ class SolverSteps(Widget):
         ax.pcolormesh(fine, space, density.sqrt(), cmap="Blues", shading="auto", vmax=1.6, rasterized=True)
         for h, (t, x, v) in ((h, slope) for h, step in zip(-ts.diff() / 3, slopes, strict=True) for slope in step):
             ends = [x[self.start] - v[self.start] * h, x[self.start] + v[self.start] * h]
-            ax.plot([t - h, t + h], ends, color=COLOURS[3], lw=1.6)
+            ax.plot([t - h, t + h], ends, color=COLOURS[4], lw=1.6)
         ax.plot(fine, exact_paths(fine)[:, self.start], "--", color="black", lw=1.2, label="exact")
         label = f"{self.solver}, {self.steps} steps"
-        ax.plot(ts, states[:, self.start], "o-", ms=3.5, color=COLOURS[1], label=label)
+        ax.plot(ts, states[:, self.start], "o-", ms=3.5, color=COLOUR[self.solver], label=label)
         ax.set(xlim=(1, 0), ylim=(-EDGE, EDGE), xlabel="time t: noise at the left, data at the right", ylabel="x")
         ax.grid(False)
         ax.legend(fontsize=8, loc="lower left")
