@@ -83,8 +83,8 @@ class ErrorBudget(Widget):
     def split(self, evaluations: int, training: int) -> dict[str, Share]:
         """The distance and its parts: the floor, what the exact denoiser adds to it, what this network adds to that.
 
-        The parts add up to "total" because they are differences: a part may be negative. "more steps" and "exact network" are
-        what the distance would lose if one of the two were made as good as was measured.
+        The parts add up to "total" because they are differences: a part may be negative. "more steps" is
+        what the distance would lose with as many evaluations as were measured; an exact denoiser would save "network".
         """
         here, exact = self.at(evaluations, training), self.at(evaluations, 0)
         parts = {
@@ -137,8 +137,8 @@ class ErrorBudget(Widget):
         found = self.split(self.evaluations, self.training)
         network = f"a network trained for {self.training} steps" if self.training else "the exact denoiser"
         return (
-            f"Left, the distance of {self.sampler}'s samples from data against evaluations: curves of networks trained for longer "
-            f"lie lower, and each becomes flat where its network is the limit; the exact denoiser's falls to the floor. Right, "
+            f"Left, the distance of {self.sampler}'s samples from data against evaluations: networks trained for longer lie "
+            f"lower, each curve is flat where its network is the limit; the exact denoiser's falls to the floor. Right, "
             f"stacked bars: with {self.evaluations} evaluations and {network} the distance {found['total'].value:.3f} is "
             f"{found['floor'].value:.3f} floor, {found['steps'].value:.3f} steps and {found['network'].value:.3f} network."
         )

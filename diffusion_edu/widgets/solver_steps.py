@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log2
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -127,9 +126,9 @@ class SolverSteps(Widget):
         """What the static figure shows, with its numbers."""
         orders = ", ".join(f"{name} {fitted_order(values[-3], values[-1]):.1f}" for name, values in crowd.items())
         return (
-            f"Left, a map of the densities of two lumps from noise to data, the exact path of the ODE as a dashed curve, and "
-            f"the polygon of {self.solver} with {self.steps} steps, a short tangent at each evaluation: its end is off by "
-            f"{float(self.errors()[self.start]):.3f}. Right, the error of the end, root mean square over {STARTS} paths, for "
+            f"Left, a map of the densities of two lumps from noise to data, the exact path of the ODE as a dashed curve, "
+            f"and the polygon of {self.solver} with {self.steps} steps, a tangent at each evaluation: its end is off by "
+            f"{float(self.errors()[self.start]):.3f}. Right, the error of the end, rms over {STARTS} paths, for "
             f"2 to {STEPS[-1]} steps on logarithmic axes; fitted orders: {orders}."
         )
 
