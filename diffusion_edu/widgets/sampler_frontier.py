@@ -27,9 +27,9 @@ CLEAR = 2.0  # combined standard errors from which on a difference counts
 def load_frontier(file: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The cells of a measured frontier and their digits, uint8 (cells, SHOWN, SIDE, SIDE).
 
-    file: the JSON file, with a PNG of the same name beside it that has a row of digits for each cell. A cell has `sampler`,
-    `grid`, `evaluations`, `samples` and NUMBERS; what all cells share may stand once at the top of the file. Raises ValueError where
-    something is missing, or where cells and digits do not agree.
+    file: the JSON file, with a PNG of that name beside it with a row of digits for each cell. A cell has `sampler`, `grid`,
+    `evaluations`, `samples` and NUMBERS; what all cells share may stand once at the top of the file. Raises ValueError
+    where something is missing, or where cells and digits do not agree.
     """
     measured = json.loads(file.read_text(encoding="utf-8"))
     shared = measured | measured.get("settings", {})
@@ -120,8 +120,8 @@ class SamplerFrontier(Widget):
         cell, best = self.cell(), best_cell(self.cells)
         told = "can" if apart(cell, best) > CLEAR else "cannot"
         return (
-            f"Fréchet distance of {len(self.rows())} samplers' digits against evaluations, logarithmic axes, a band for real "
-            f"digits. Marked: {cell['sampler']} with {cell['evaluations']} evaluations, {cell['frechet']:.1f} plus or minus "
+            f"Fréchet distance of the digits of {len(self.rows())} samplers against evaluations, on logarithmic axes, and a band "
+            f"for real digits. Marked: {cell['sampler']} with {cell['evaluations']} evaluations, {cell['frechet']:.1f} plus or minus "
             f"{cell['frechet_error']:.1f}. It {told} be told from the lowest, {best['sampler']} with {best['evaluations']}, "
             f"{best['frechet']:.1f} plus or minus {best['frechet_error']:.1f}."
         )
