@@ -274,7 +274,7 @@ function render(host) {
     cursor.setAttribute("d", `M${((1 - t) * WIDTH).toFixed(1)} 0v${HEIGHT}`);
     const seen = runs.map((each) => crowdAt(each, t));
     const parts = components(mixture, seen[0].time);
-    const titles = ["forward SDE", `reverse process, λ = ${noise.toFixed(2)}`, "ODE"];
+    const titles = ["forward SDE", `reverse, λ = ${noise.toFixed(2)}`, "ODE"];
     crowds.forEach((crowd, i) => crowd.draw(titles[i], seen[i].points, parts));
     const gaps = seen.map(({ points }) => distance(points, parts));
     words.say(`${describe(settings, distance(end, laws[direction]), expectedDistance(laws[direction], COUNT))}\n${describeCrowds(t, noise, gaps, expectedDistance(parts, COUNT))}`);

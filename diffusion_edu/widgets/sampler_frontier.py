@@ -120,10 +120,10 @@ class SamplerFrontier(Widget):
         cell, best = self.cell(), best_cell(self.cells)
         told = "can" if apart(cell, best) > CLEAR else "cannot"
         return (
-            f"Fréchet distance of the digits of {len(self.rows())} samplers against evaluations, on logarithmic axes, and a band "
-            f"for real digits. Marked: {cell['sampler']} with {cell['evaluations']} evaluations, {cell['frechet']:.1f} plus or minus "
-            f"{cell['frechet_error']:.1f}. It {told} be told from the lowest, {best['sampler']} with {best['evaluations']}, "
-            f"{best['frechet']:.1f} plus or minus {best['frechet_error']:.1f}."
+            f"Fréchet distance of the digits of {len(self.rows())} samplers against evaluations, on logarithmic axes, and a "
+            f"band for real digits. Marked: {cell['sampler']} with {cell['evaluations']} evaluations, "
+            f"{cell['frechet']:.1f} plus or minus {cell['frechet_error']:.1f}. It {told} be told from the lowest, "
+            f"{best['sampler']} with {best['evaluations']}, {best['frechet']:.1f} plus or minus {best['frechet_error']:.1f}."
         )
 
 
