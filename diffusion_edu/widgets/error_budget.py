@@ -98,7 +98,7 @@ class ErrorBudget(Widget):
 
     def static_figure(self) -> StaticFigure:
         """Draw the distance over the evaluations for each network, and its parts at the chosen number of evaluations."""
-        figure = Figure(figsize=(7.4, 3.3))
+        figure = Figure(figsize=(7.4, 3.4))
         curves, bars = figure.subplots(1, 2, width_ratios=(1.2, 1))
         self.draw_curves(curves)
         self.draw_bars(bars)

@@ -101,7 +101,7 @@ class SamplerFrontier(Widget):
 
     def static_figure(self) -> StaticFigure:
         """Draw all samplers' curves with the chosen cell marked."""
-        figure = Figure(figsize=(7.4, 3.6))
+        figure = Figure(figsize=(7.4, 3.5))
         self.draw_curves(figure.subplots())
         return StaticFigure(figure, self.alt())
 
