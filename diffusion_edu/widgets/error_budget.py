@@ -116,6 +116,7 @@ class ErrorBudget(Widget):
         ax.set(xscale="log", yscale="log", xlabel="evaluations", title=f"{self.sampler}: distance from data")
         ticks = [n for n in self.counts if n in (2, 5, 10, 20, 60)]
         ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.set_yticks([0.03, 0.1, 0.3], ["0.03", "0.1", "0.3"])
         ax.minorticks_off()
         ax.legend(fontsize=7, title="training steps", title_fontsize=7, ncols=2)
 
