@@ -1,7 +1,7 @@
 // Three dynamics over one marginal: forward SDE, reverse SDE and ODE of a mixture on the line, and what lies between.
 // Python: diffusion_edu/widgets/reverse_family.py
 
-import { between, make, makeCloud, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, normalPairs } from "./common.mjs";
+import { between, make, makeCloud, makePlay, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, normalPairs } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -118,6 +118,12 @@ export function distance(points, parts) {
 export const expectedDistance = (parts, count) =>
   (Math.sqrt(2 / (Math.PI * count)) * distributionOf(parts).reduce((sum, F) => sum + Math.sqrt(Math.max(0, F * (1 - F))), 0) * 2 * EDGE) / CELLS;
 
+/** The positions of a run at its time nearest to t, and that time. */
+export function crowdAt({ ts, xs }, t) {
+  const k = ts.reduce((best, each, i) => (Math.abs(each - t) < Math.abs(ts[best] - t) ? i : best), 0);
+  return { time: ts[k], points: xs[k] };
+}
+
 // ---- words ------------------------------------------------------------------------------------------
 
 /** What is seen, in sentences. */
@@ -136,6 +142,17 @@ export function describe({ direction, noise, steps, error }, found, chance) {
         : `λ = ${noise.toFixed(2)}: more noise than the reverse SDE, held together by more score. Restless paths need small steps.`;
   const wrong = error === 0 ? "The score is exact." : `The score is ${Math.abs(100 * error).toFixed(0)} % too ${error > 0 ? "strong" : "weak"}.`;
   return `${kind} ${wrong} Distance of the ${steps}-step arrivals from the data: ${found.toFixed(3)}, ${verdict}.`;
+}
+
+/** The three crowds at time t, in a sentence; found: [forward, reverse, ODE], their distances from the marginal. */
+export function describeCrowds(t, noise, found, chance) {
+  const near = found.map((each) => each < 1.6 * chance);
+  const verdict = near.every(Boolean)
+    ? "three motions, one marginal"
+    : near.slice(1).some(Boolean)
+      ? "one of the walks back has left the marginal"
+      : near[0] ? "the walks back have left the marginal, the way forward has not" : "with such steps even the way forward leaves the marginal";
+  return `At t = ${t.toFixed(2)} the crowd of the forward SDE lies ${found[0].toFixed(3)} from the exact law, of the reverse process with λ = ${noise.toFixed(2)} ${found[1].toFixed(3)}, of the ODE ${found[2].toFixed(3)}; chance alone would do ${chance.toFixed(3)}: ${verdict}.`;
 }
 
 // ---- the picture ------------------------------------------------------------------------------------
@@ -175,6 +192,28 @@ function makeHistogram(left, sign, parts, title) {
   };
 }
 
+/** A histogram of one crowd, with the exact density as a line. */
+function makeCrowd(name) {
+  const [width, height, bins] = [200, 92, 40];
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Crowd of the ${name}, with the exact density` });
+  const [bars, line] = [make("svg:path", { class: "bars crowd" }), make("svg:path", { class: "curve", style: "--colour: #2f6db3" })];
+  const title = make("div", { class: "quiet" });
+  svg.append(bars, line);
+  return {
+    node: make("figure", {}, title, svg),
+    draw(text, points, parts) {
+      title.textContent = text;
+      const counts = new Array(bins).fill(0);
+      for (const x of points) counts[Math.max(0, Math.min(bins - 1, Math.floor(((x + EDGE) / (2 * EDGE)) * bins)))]++;
+      const curve = Array.from({ length: 101 }, (_, j) => density(parts, -EDGE + (2 * EDGE * j) / 100));
+      const heights = counts.map((count) => (count * bins) / (points.length * 2 * EDGE));
+      const up = (value) => (0.97 * height * value) / Math.max(1.35 * Math.max(...curve), ...heights);
+      bars.setAttribute("d", heights.map((value, j) => `M${((j * width) / bins).toFixed(1)} ${height}v${(-up(value)).toFixed(1)}h${width / bins - 0.6}V${height}z`).join(""));
+      line.setAttribute("d", `M${curve.map((value, j) => `${(j * width) / 100} ${(height - up(value)).toFixed(1)}`).join("L")}`);
+    },
+  };
+}
+
 function render(host) {
   const { model } = host;
   const mixture = { means: model.get("means"), stds: model.get("stds"), weights: model.get("weights") };
@@ -182,7 +221,7 @@ function render(host) {
   const starts = { reverse: normals(COUNT, 2), forward: dataFrom(mixture, COUNT, 3) };
   const laws = { reverse: components(mixture, 0), forward: components(mixture, 1) };
   const { root, get, set, live } = makeWidget(host, "edu-family", "One marginal, many processes", {
-    direction: ["forward", "reverse"], noise: between(0, 2), steps: STEPS, error: between(-0.5, 0.5),
+    direction: ["forward", "reverse"], noise: between(0, 2), steps: STEPS, error: between(-0.5, 0.5), t: between(0, 1),
   });
   const choices = makeRadios("dynamics", Object.keys(DYNAMICS).map((name) => [name, name]), (name) => set(DYNAMICS[name]));
 
@@ -192,20 +231,38 @@ function render(host) {
   const plot = make("svg:svg", { x: SIDE + GAP, y: 0, width: WIDTH, height: HEIGHT }); // clips what leaves it
   plot.append(make("svg:image", { href: densityMap(mixture), width: WIDTH, height: HEIGHT, preserveAspectRatio: "none" }));
   const paths = Array.from({ length: SHOWN }, () => make("svg:path", { class: "path" }));
-  plot.append(...paths);
+  const cursor = make("svg:path", { class: "cursor" });
+  plot.append(...paths, cursor);
   chart.append(left.frame, right.frame, plot, make("svg:text", { x: SIDE + GAP + WIDTH / 2, y: HEIGHT + 22, "text-anchor": "middle" }, "noise ← time → data"));
   const sliders = {
     noise: makeSlider("noise λ", 41, (position) => set({ direction: "reverse", noise: position / 20 })),
     steps: makeSlider("steps", STEPS.length, (position) => set({ steps: STEPS[position] })),
     error: makeSlider("score error", 21, (position) => set({ error: (position - 10) / 20 })),
+    t: makeSlider("time t", 101, (position) => {
+      play.stop();
+      set({ t: position / 100 });
+    }),
   };
-  root.append(choices.node, make("figure", {}, chart), ...Object.values(sliders).map(({ node }) => node));
+  const back = () => {
+    const t = Math.max(0, Math.round(100 * get().t) - 2) / 100;
+    set({ t });
+    return t > 0;
+  };
+  const play = makePlay(back, { begin: () => get().t <= 0 && set({ t: 1 }), every: 90 });
+  const crowds = ["forward SDE", "reverse process", "ODE"].map(makeCrowd);
+  const drive = make("div", { class: "drive" }, play.node, make("span", { class: "quiet" }, "back in time, from noise to data"));
+  root.append(choices.node, make("figure", {}, chart), ...["noise", "steps", "error"].map((name) => sliders[name].node), sliders.t.node, drive, make("div", { class: "three" }, ...crowds.map(({ node }) => node)));
   const words = makeWords(root);
+
+  let [asked, runs] = ["", []]; // forward, reverse, ODE: kept while only the time moves
 
   function draw() {
     const settings = get();
-    const { direction, noise, steps, error } = settings;
-    const { ts, xs } = run(mixture, settings, fine, starts[direction]);
+    const { direction, noise, steps, error, t } = settings;
+    if (asked !== String([noise, steps, error]))
+      runs = [{ direction: "forward" }, { direction: "reverse", noise }, { direction: "reverse", noise: 0 }].map((kind) => run(mixture, { noise, steps, error, ...kind }, fine, starts[kind.direction]));
+    asked = String([noise, steps, error]);
+    const { ts, xs } = runs[direction === "forward" ? 0 : 1];
     const end = xs[xs.length - 1];
     paths.forEach((path, i) => path.setAttribute("d", "M" + ts.map((t, k) => `${((1 - t) * WIDTH).toFixed(1)} ${toY(xs[k][i]).toFixed(1)}`).join("L")));
     left.draw(direction === "reverse" ? xs[0] : end);
@@ -215,10 +272,17 @@ function render(host) {
     sliders.noise.show(Math.round(20 * noise), noise.toFixed(2), `lambda ${noise.toFixed(2)}${noise === 0 ? ", the ODE" : noise === 1 ? ", the reverse SDE" : ""}`);
     sliders.steps.show(STEPS.indexOf(steps), String(steps), `${steps} steps`);
     sliders.error.show(Math.round(20 * error) + 10, percent, `score ${error === 0 ? "exact" : `${Math.abs(100 * error).toFixed(0)} percent too ${error > 0 ? "strong" : "weak"}`}`);
-    words.say(describe(settings, distance(end, laws[direction]), expectedDistance(laws[direction], COUNT)));
+    sliders.t.show(Math.round(100 * t), t.toFixed(2), `t ${t.toFixed(2)}`);
+    cursor.setAttribute("d", `M${((1 - t) * WIDTH).toFixed(1)} 0v${HEIGHT}`);
+    const seen = runs.map((each) => crowdAt(each, t));
+    const parts = components(mixture, seen[0].time);
+    const titles = ["forward SDE", `reverse, λ = ${noise.toFixed(2)}`, "ODE"];
+    crowds.forEach((crowd, i) => crowd.draw(titles[i], seen[i].points, parts));
+    const gaps = seen.map(({ points }) => distance(points, parts));
+    words.say(`${describe(settings, distance(end, laws[direction]), expectedDistance(laws[direction], COUNT))}\n${describeCrowds(t, noise, gaps, expectedDistance(parts, COUNT))}`);
   }
 
-  return live(draw, words.stop);
+  return live(draw, words.stop, play.stop);
 }
 
 export default { render };

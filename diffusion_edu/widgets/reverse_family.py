@@ -20,7 +20,7 @@ from diffusion_edu.widgets.base import StaticFigure, Widget, check_range
 
 DIRECTIONS = ("reverse", "forward")
 STEPS = (5, 10, 20, 40, 80, 160, 320)
-LIMITS = {"noise": (0, 2), "error": (-0.5, 0.5)}
+LIMITS = {"noise": (0, 2), "error": (-0.5, 0.5), "t": (0, 1)}
 EDGE = 3.4  # the picture shows space from -EDGE to EDGE
 CELLS = 680  # cells of the grid on which distances are computed
 PATHS, SHOWN = 400, 16  # particles, and those whose paths are drawn
@@ -31,14 +31,16 @@ class ReverseFamily(Widget):
     """A mixture on the line, and paths of dx = (f x - (1 + noise^2) / 2 g^2 score) dt + noise g dW, run backwards.
 
     Traits: `noise` in [0, 2] (0 is the ODE, 1 Anderson's reversal), `steps` one of STEPS, `error` in [-0.5, 0.5]: the
-    score is multiplied by 1 + error; `direction`: "reverse" or "forward". The module runs 400 paths on the schedule
-    LinearBeta() and reuses one Brownian motion for all settings. Raises ValueError for any other value.
+    score is multiplied by 1 + error; `direction`: "reverse" or "forward"; `t` in [0, 1]: when the crowds of the forward
+    SDE, of the reverse process and of the ODE are compared. The module runs 400 paths on the schedule LinearBeta() and
+    reuses one Brownian motion for all settings. Raises ValueError for any other value.
     """
 
     direction = traitlets.Unicode("reverse").tag(sync=True)
     noise = traitlets.Float(1.0).tag(sync=True)
     steps = traitlets.Int(160).tag(sync=True)
     error = traitlets.Float(0.0).tag(sync=True)
+    t = traitlets.Float(0.2, help="the time at which three crowds are compared").tag(sync=True)
     means = traitlets.List(COMPONENTS["means"], help="of the data's components").tag(sync=True)
     stds = traitlets.List(COMPONENTS["stds"]).tag(sync=True)
     weights = traitlets.List(COMPONENTS["weights"]).tag(sync=True)
@@ -79,13 +81,40 @@ class ReverseFamily(Widget):
         return ts, torch.stack(walk)[:, :, 0]
 
     def static_figure(self) -> StaticFigure:
-        """Draw the paths over the marginal densities, and the histogram of where they arrive."""
-        figure = Figure(figsize=(7.4, 3.2))
-        main, end = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
+        """Draw the paths over the marginal densities, where they arrive, and three crowds at the time t."""
+        figure = Figure(figsize=(7.4, 4.9))
+        above, below = figure.subfigures(2, 1, height_ratios=(1.9, 1))
+        main, end = above.subplots(1, 2, width_ratios=(5, 1), sharey=True)
+        for ax, (name, kind) in zip(below.subplots(1, 3, sharey=True), self.dynamics().items(), strict=True):
+            self.draw_crowd(ax, name, kind)
         ts, paths = self.paths()
         self.draw_paths(main, ts, paths)
         self.draw_end(end, ts[-1], paths[-1])
         return StaticFigure(figure, self.alt(ts[-1], paths[-1]))
+
+    def dynamics(self) -> dict[str, ReverseFamily]:
+        """The forward SDE, the reverse process with this noise, and the ODE, with the same steps and score error."""
+        kinds = {
+            "forward SDE": {"direction": "forward"},
+            f"reverse, λ = {self.noise:g}": {"noise": self.noise},
+            "ODE": {"noise": 0.0},
+        }
+        data = {"means": self.means, "stds": self.stds, "weights": self.weights}
+        return {name: ReverseFamily(steps=self.steps, error=self.error, **data | kind) for name, kind in kinds.items()}
+
+    def crowd(self) -> tuple[Tensor, Tensor]:
+        """The walk's time nearest to `t`, and the positions (PATHS,) then."""
+        ts, paths = self.paths()
+        k = int((ts - self.t).abs().argmin())
+        return ts[k], paths[k]
+
+    def draw_crowd(self, ax: Axes, name: str, kind: ReverseFamily) -> None:
+        """Draw the histogram of a crowd at the time `t`, and the exact density."""
+        kind.t = self.t
+        (t, x), space = kind.crowd(), space_grid()
+        ax.hist(x.clamp(-EDGE, EDGE), bins=40, density=True, color=COLOURS[1], alpha=0.6)
+        ax.plot(space, self.mixture().log_density(space[:, None], LinearBeta(), t).exp(), color=COLOURS[0])
+        ax.set(title=f"{name}, t = {float(t):.2f}", xlabel="x")
 
     def draw_paths(self, ax: Axes, ts: Tensor, paths: Tensor) -> None:
         """Draw the density of the marginals as a map, and some paths over it; noise at the left, data at the right."""
@@ -111,7 +140,8 @@ class ReverseFamily(Widget):
         return (
             f"{SHOWN} paths of {dynamics} in {self.steps} steps, score error {self.error:+.0%}, over a map of the densities "
             f"at all times: one broad lump at t = 1 divides into three at t = 0. At the right, where {PATHS} paths arrive: "
-            f"distance {distance(x, law):.3f} to the exact law, {expected_distance(law, PATHS):.3f} expected by chance."
+            f"distance {distance(x, law):.3f} to the exact law, {expected_distance(law, PATHS):.3f} expected by chance. "
+            f"Below, crowds of the forward SDE, the reverse process and the ODE at t = {self.t:.2f}, on the exact density."
         )
 
 

@@ -45,3 +45,15 @@ def test_family_dynamics_are_chosen_by_keyboard(open_widget: Callable[..., Locat
     expect(live.locator(".words")).to_contain_text("Forward SDE")
     live.get_by_label("noise λ").press("End")
     expect(live.locator(".words")).to_contain_text("λ = 2.00")
+
+
+def test_family_time_moves_by_keyboard_and_plays(open_widget: Callable[..., Locator]):  # noqa: F811
+    live = open_widget(FAMILY)
+    words, crowds, paths = live.locator(".words"), live.locator(".crowd"), live.locator(".path")
+    before, kept = crowds.evaluate_all(CURVES), paths.evaluate_all(CURVES)
+    live.get_by_role("slider", name="time t").press("ArrowRight")
+    expect(words).to_contain_text("At t = 0.21")
+    assert not set(before) & set(crowds.evaluate_all(CURVES)), "every crowd changes"
+    assert paths.evaluate_all(CURVES) == kept
+    live.get_by_role("button", name="Next").press("Enter")  # reduced motion: one step
+    expect(words).to_contain_text("At t = 0.19")

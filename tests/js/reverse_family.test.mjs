@@ -65,6 +65,26 @@ test("every dynamics arrives where it should", () => {
   }
 });
 
+test("three dynamics have one marginal at every time", () => {
+  const count = 400;
+  const [fine, noise] = [family.normals(320 * count, 7), family.normals(count, 8)];
+  for (const lambda of [0, 1]) {
+    const walk = family.run(fixture.mixture, { direction: "reverse", steps: 320, noise: lambda, error: 0 }, fine, noise);
+    for (const t of [0.7, 0.3, 0.1]) {
+      const { time, points } = family.crowdAt(walk, t);
+      assert.ok(Math.abs(time - t) <= 1 / 640 + 1e-12);
+      const law = family.components(fixture.mixture, time);
+      assert.ok(family.distance(points, law) < 3 * family.expectedDistance(law, count), `noise ${lambda}, t ${t}`);
+    }
+  }
+});
+
+test("the words compare the crowds", () => {
+  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.03, 0.03], 0.03), /^At t = 0\.30 .*λ = 1\.00 0\.030.*three motions, one marginal/);
+  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.3, 0.03], 0.03), /one of the walks back has left/);
+  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.3, 0.3], 0.03), /the way forward has not/);
+});
+
 test("the words tell the dynamics, the error and the verdict", () => {
   const settings = { direction: "reverse", noise: 1, steps: 160, error: 0 };
   assert.match(family.describe(settings, 0.04, 0.04), /^Anderson.*The score is exact.*160-step.*0\.040, no more than chance/);

@@ -36,6 +36,7 @@ def law_at(family, t: float) -> torch.Tensor:
         ({"noise": 2.5}, r"noise must lie in \[0, 2\], got 2.5"),
         ({"noise": -0.1}, r"noise must lie in \[0, 2\], got -0.1"),
         ({"error": 0.7}, r"error must lie in \[-0.5, 0.5\], got 0.7"),
+        ({"t": 1.5}, r"t must lie in \[0, 1\], got 1.5"),
         ({"steps": 7}, "steps must be one of 5, 10, 20, 40, 80, 160, 320, got 7"),
         ({"direction": "sideways"}, "direction must be one of reverse, forward, got sideways"),
     ],
@@ -48,6 +49,18 @@ def test_family_refuses_what_makes_no_sense(traits: dict, message: str):
     with pytest.raises(ValueError, match=message):
         setattr(calm, name, value)
     assert getattr(calm, name) == type(calm).class_traits()[name].default_value
+
+
+def test_three_dynamics_have_one_marginal():
+    family = widgets.ReverseFamily(t=0.2, steps=320)
+    kinds = family.dynamics()
+    assert [(kind.direction, kind.noise) for kind in kinds.values()] == [("forward", 1), ("reverse", 1), ("reverse", 0)]
+    for kind in kinds.values():
+        kind.t = family.t
+        t, x = kind.crowd()
+        law = law_at(family, float(t))
+        assert float(t) == pytest.approx(0.2)
+        assert distance(x, law) < 3 * expected_distance(law, 400)  # as for the arrivals below
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0, 2.0])
