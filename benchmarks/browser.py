@@ -1,6 +1,6 @@
 """Time the trained network in a page: headless Chromium, one thread, warm cache; writes data/measured/browser.json.
 
-The built book is served from this machine. `make bench` calls this; without Chromium it says so and leaves the file as it is.
+The built book is served from this machine. `make bench` calls this; without Chromium it says so and leaves the file.
 Times are wall time, so a busy machine stretches them: the load is written beside them.
 """
 
@@ -26,7 +26,10 @@ PAGE = """<!doctype html><div class="edu-widget"><script type="application/json"
 ASK = """request => new Promise((done, refuse) => {
     const [start, found] = [performance.now(), {ms: [], deaf: 0}];
     let last = start;
-    const timer = setInterval(() => { const now = performance.now(); found.deaf = Math.max(found.deaf, now - last); last = now; }, 4);
+    const timer = setInterval(() => {
+        found.deaf = Math.max(found.deaf, performance.now() - last);
+        last = performance.now();
+    }, 4);
     model.off("msg:custom");
     model.on("msg:custom", (content) => {
         if (content.kind === "step" && content.ms !== undefined) found.ms.push(content.ms);
