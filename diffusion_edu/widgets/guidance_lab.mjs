@@ -48,7 +48,7 @@ export function describe({ w, sampler, evaluations, seed, step }, run) {
       : `w = ${w}: at each step the estimate goes ${w} times the way from “any digit” to the wish.`;
   const state = step >= run.of
     ? "The finished picture: x_t and x̂_0 are one."
-    : `At t = ${run.t.toFixed(2)} the left picture is what the sampler holds, the right one what the network makes of it${run.apart === null ? "" : `, ${run.apart.toFixed(2)} from the finished picture (root mean square)`}.`;
+    : `At t = ${run.t.toFixed(2)} x_t is what the sampler holds, x̂_0 what the network makes of it${run.apart === null ? "" : `, ${run.apart.toFixed(2)} from the finished picture (root mean square)`}.`;
   return `${weight}\nStep ${Math.min(step, run.of)} of ${run.of} (${setting}${run.live ? "" : ", drawn beforehand"}). ${state}`;
 }
 
@@ -181,7 +181,7 @@ async function render(host) {
     const { seed } = get();
     set({ seed: awake ? seed + 1 : seeds[(seeds.indexOf(seed) + 1) % seeds.length] });
   });
-  const status = make("p", { class: "quiet status", role: "status" }, "The network is loaded at the first press: about 8 MB, once.");
+  const status = make("p", { class: "quiet status", role: "status" }, "The network is loaded at the first press: 8 MB where the host compresses files, else 19, once.");
   const digits = makeRadios("asked for", [...Array.from({ length: 10 }, (_, c) => [c, String(c)]), [ALL, "all ten"]], (digit) => set({ digit }));
   const samplers = makeRadios("sampler", SAMPLERS, (sampler) => set({ sampler }));
   const weight = makeSlider("guidance weight w", weights.length, (w_index) => set({ w_index }));

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from diffusion_edu import checkpoints
 from diffusion_edu.data import to_uint8
 from diffusion_edu.widgets import live
-from tests.browser.test_widgets import PICTURES, find_widget, open_widget, wait_for_kernel  # noqa: F401 (a fixture)
+from tests.browser.test_widgets import PICTURES, find_widget, open_widget, wait_for_kernel, wait_for_text  # noqa: F401 (a fixture)
 from tests.conftest import ROOT
 
 NAME = "GuidanceLab"
@@ -96,4 +96,4 @@ def test_in_jupyterlab_torch_answers_the_button(lab, open_lab: Callable[..., Pag
     request = {"y": [3], "w": 2, "evaluations": 4, "seed": 1}
     wanted = to_uint8(list(live.trajectory(checkpoints.load(CHECKPOINT), request))[-1].x_t).flatten().int()
     assert int((torch.tensor(widget.locator("canvas").first.evaluate(PIXELS)) - wanted).abs().max()) <= 2
-    assert (lab.folder / "step.txt").exists(), "Python hears where the reader stands"
+    wait_for_text(page, lab.folder / "step.txt", "4")  # Python hears where the reader stands
