@@ -2,6 +2,7 @@
 
 from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
+from diffusion_edu.widgets.draw_your_own import DrawYourOwn
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.guidance_surface import GuidanceSurface
 from diffusion_edu.widgets.guided_mixture import GuidedMixture
@@ -15,6 +16,7 @@ from diffusion_edu.widgets.score_field import ScoreField
 from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
+    "DrawYourOwn",
     "EvidenceGap",
     "GuidanceSurface",
     "GuidedMixture",
