@@ -335,7 +335,7 @@ def test_sdedit_answers_with_data_whatever_is_drawn():
         (2 * alpha * x_t / sigma**2).sigmoid().mean()
     )  # of the right lump, its weight averaged over the noise
     assert abs(float((results[:, 0] > 0).double().mean()) - share) < 4 * (share * (1 - share) / 200) ** 0.5
-    with pytest.raises(ValueError, match="start must lie above"):
+    with pytest.raises(ValueError, match="start must lie in"):
         sdedit(lumps.denoiser(Cosine()), letter, 1.0)
 
 
