@@ -1,6 +1,7 @@
 """What the site needs beyond Jupyter Book: an honest execution cache, notebooks to download, a front door."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def choose_execution_cache(app: Sphinx, config: Config) -> None:
     current.touch()
     prune_caches(folder, current)
     config.nb_execution_cache_path = str(current)
+
+
+def write_widget_files(app: Sphinx) -> None:
+    """Put what all widgets share among the static files: their style, and the modules that theirs import, as text."""
+    origin, target = Path(app.srcdir) / "diffusion_edu" / "widgets", Path(app.outdir) / "_static"
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(origin / "widgets.css", target)
+    shared = [path for path in sorted(origin.glob("*.mjs")) if not path.with_suffix(".py").exists()]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in shared}
+    (target / "widget-shared.js").write_text(f"globalThis.eduShared = {json.dumps(texts)};\n", encoding="utf-8")
 
 
 def retire_thebe(app: Sphinx) -> None:
@@ -133,5 +144,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", bind_punctuation)
     app.connect("html-page-context", offer_notebook)
     app.connect("config-inited", choose_execution_cache)
+    app.connect("builder-inited", write_widget_files)
     app.connect("build-finished", write_front_door)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,24 +3,24 @@
 // A widget writes into the page
 //   <div class="edu-widget" data-widget="NAME">
 //     <script type="application/json" class="edu-state">its state, as JSON</script>
-//     <script type="text/plain" class="edu-module">its ES module, UTF-8 in base64</script>
+//     <script type="application/json" class="edu-module">the text of its ES module, as JSON</script>
 //     <div class="edu-static">a figure: shown without JavaScript, on an error, and in print</div>
 //   </div>
 // The module is an anywidget front end, `export default { render({ model, el }) }`, the same that JupyterLab
-// loads. Here `model` is the small stand-in below: there is no Python behind a page.
+// loads. Here `model` is the small stand-in below: there is no Python behind a page. The files that modules import
+// stand once for all pages in widget-shared.js, as text: from file:// no module could be fetched.
 
 (() => {
   "use strict";
 
-  const modules = new Map(); // base64 text -> promise of the module: equal modules are imported once
+  const urls = new Map(); // text of a module -> its address: equal modules are imported once
 
-  function importModule(base64) {
-    if (!modules.has(base64)) {
-      const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-      const url = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
-      modules.set(base64, import(url).finally(() => URL.revokeObjectURL(url)));
+  function addressOf(text) {
+    if (!urls.has(text)) {
+      const linked = text.replace(/^(import \{[^}]*\} from ")\.\/([\w-]+\.mjs)(?=";$)/gm, (_, begin, name) => begin + addressOf(globalThis.eduShared[name]));
+      urls.set(text, URL.createObjectURL(new Blob([linked], { type: "text/javascript" })));
     }
-    return modules.get(base64);
+    return urls.get(text);
   }
 
   /** The part of anywidget's model that a page can offer: state, and news of its changes. */
@@ -71,7 +71,7 @@
     live.className = "edu-live";
     try {
       const state = JSON.parse(host.querySelector("script.edu-state").textContent);
-      const module = await importModule(host.querySelector("script.edu-module").textContent.trim());
+      const module = await import(addressOf(JSON.parse(host.querySelector("script.edu-module").textContent)));
       host.append(live); // before render: a widget may measure its width
       const model = new Model(state);
       await module.default.initialize?.({ model });

@@ -2,6 +2,10 @@
 
 In JupyterLab a widget is an ipywidget (anywidget). On the built site the same object's `text/html` counts: it
 carries the module, the state and a static figure, and `book/_static/widget-host.js` mounts it.
+
+Modules import from files that all share, `common.mjs` among them. Hosts load a module from a blob, where relative
+imports lead nowhere: for JupyterLab `join_modules` puts all into one, and the site's host has the shared files once
+for all pages.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import base64
 import html
 import io
 import json
+import re
+import sys
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +29,11 @@ from PIL import Image
 from diffusion_edu.plotting import COLOURS, use_style
 
 HTML = """<div class="edu-widget" data-widget="{name}">
-<style>{css}</style>
 <script type="application/json" class="edu-state">{state}</script>
-<script type="text/plain" class="edu-module">{module}</script>
+<script type="application/json" class="edu-module">{module}</script>
 <div class="edu-static"><img src="data:image/png;base64,{png}" width="{width}" height="{height}" alt="{alt}"></div>
 </div>"""
+IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+\.mjs)";$', re.MULTILINE)
 DOTS_PER_INCH = 192  # twice that of CSS pixels, for sharp print and screens
 
 
@@ -41,10 +47,18 @@ class StaticFigure(NamedTuple):
 class Widget(anywidget.AnyWidget):
     """A widget whose synced traits are its whole state.
 
-    A subclass sets `_esm` to the path of its module, tags its state with `sync=True`, and draws `static_figure`.
+    A subclass has its module beside it (`name.mjs` beside `name.py`), tags its state with `sync=True`, and draws
+    `static_figure`.
     """
 
     _css = Path(__file__).with_name("widgets.css")
+    _module: Path
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        beside = Path(getattr(sys.modules[cls.__module__], "__file__", None) or "notebook").with_suffix(".mjs")
+        if beside.is_file() and "_esm" not in vars(cls):  # a class written in a notebook keeps its parent's module
+            cls._module, cls._esm = beside, join_modules(beside)
 
     @abstractmethod
     def static_figure(self) -> StaticFigure:
@@ -69,8 +83,7 @@ class Widget(anywidget.AnyWidget):
         return HTML.format(
             name=html.escape(type(self).__name__),
             state=script_json(self.state()),
-            css=self._css,
-            module=to_base64(str(self._esm).encode()),
+            module=script_json(self._module.read_text(encoding="utf-8")),
             png=to_base64(picture),
             width=round(width),
             height=round(height),
@@ -83,6 +96,16 @@ class Widget(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return {**data, "text/html": self.to_html()}, metadata
+
+
+def join_modules(path: Path) -> str:
+    """The module with all that it imports from files beside it: one that any host can load, wherever from."""
+
+    def inline(found: re.Match[str]) -> str:
+        names, text = found[1], join_modules(path.with_name(found[2]))
+        return f"const {{{names}}} = (() => {{\n{re.sub('^export ', '', text, flags=re.M)}\nreturn {{{names}}};\n}})();"
+
+    return IMPORT.sub(inline, path.read_text(encoding="utf-8"))
 
 
 def small_png(figure: Figure) -> bytes:
@@ -108,7 +131,7 @@ def palette_colours() -> list[tuple[float, ...]]:
     return greys + tints
 
 
-def script_json(state: dict[str, Any]) -> str:
+def script_json(state: dict[str, Any] | str) -> str:
     """JSON that may stand in an HTML script: no text in it can end the script. Raises ValueError for NaN."""
     return json.dumps(state, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

@@ -2,6 +2,8 @@
 // Python: diffusion_edu/widgets/bound_explorer.py. Its numbers and those here agree to 1e-9 (tests/js).
 // The data are two lumps on a line, at -1 and 1, of deviation SPREAD; the denoiser is the exact one.
 
+import { fixed, make, makeChart, makeRadios, makeSlider, makeWidget, makeWords, nearest } from "./common.mjs";
+
 export const SPREAD = 0.2;
 
 // ---- mathematics ------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ export const LOWS = Array.from({ length: 23 }, (_, i) => -10 + i / 2);
 
 // ---- words ------------------------------------------------------------------------------------------
 
-const number = (x) => (Math.abs(x) >= 1000 ? x.toPrecision(3) : x.toFixed(2)).replace("-", "−");
+const number = (x) => (Math.abs(x) >= 1000 ? x.toPrecision(3) : fixed(x));
 
 /** What is seen, in sentences. */
 export function describe(schedule, steps, low, high) {
@@ -107,102 +109,7 @@ export function describe(schedule, steps, low, high) {
   return `${sum}\nThe steps follow the curve. Now another schedule changes the shape of the curve and hardly the area.`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const [LEFT, RIGHT] = [-1, 8]; // nats that the bars show
 
@@ -236,35 +143,23 @@ function makeBars() {
   return { node: make("figure", {}, make("div", { class: "quiet" }, "Terms of the bound, in nats"), svg), draw };
 }
 
-const nearest = (values, value) =>
-  values.reduce((best, each, i) => (Math.abs(each - value) < Math.abs(values[best] - value) ? i : best), 0);
-
-function render({ model, el }) {
-  const root = makeRoot(el, "edu-bound", "The bound as an area");
-  const change = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const group = unique();
-  const choices = Object.entries(SCHEDULES).map(([key, { name }]) => {
-    const input = make("input", { type: "radio", name: group, value: key });
-    input.addEventListener("change", () => change("schedule", key));
-    return { key, input, node: make("label", {}, input, name) };
-  });
+function render(host) {
+  const { root, get, set, live } = makeWidget(host, "edu-bound", "The bound as an area", ["schedule", "steps", "low", "high"]);
+  const choices = makeRadios("schedule", Object.entries(SCHEDULES).map(([key, { name }]) => [key, name]), (schedule) => set({ schedule }));
   const sliders = [
     ["steps", "number of steps", STEPS, (value) => String(value)],
     ["high", "end at the data", HIGHS, (value) => `λ = ${number(value)}`],
     ["low", "end at the noise", LOWS, (value) => `λ = ${number(value)}`],
-  ].map(([name, label, values, words]) => ({ name, values, words, ...makeSlider(label, values.length, (i) => change(name, values[i])) }));
+  ].map(([name, label, values, words]) => ({ name, values, words, ...makeSlider(label, values.length, (i) => set({ [name]: values[i] })) }));
 
   const chart = makeChart("Nats a unit of time (cut off at 16)", [[0, "data"], [1, "noise"]], [0, 16], [[0, "0"], [5, "5"], [10, "10"], [15, "15"]]);
   const stairs = make("svg:path", { class: "stairs" });
   chart.plot.append(stairs);
-  const { draw: drawCurve } = chart.addCurve("#2f6db3", "");
+  const { draw: drawCurve } = chart.addCurve("#2f6db3");
   const bars = makeBars();
   const text = make("div");
   root.append(
-    make("div", { role: "radiogroup", class: "choices", "aria-label": "schedule" }, ...choices.map(({ node }) => node)),
+    choices.node,
     ...sliders.map(({ node }) => node),
     make("div", { class: "below" }, chart.node, bars.node),
     text,
@@ -272,27 +167,20 @@ function render({ model, el }) {
   const words = makeWords(text);
 
   function draw() {
-    const [schedule, steps, low, high] = ["schedule", "steps", "low", "high"].map((name) => model.get(name));
-    for (const { key, input } of choices) input.checked = key === schedule;
+    const { schedule, steps, low, high } = get();
+    choices.show(schedule);
     for (const { name, values, words: inText, show } of sliders) {
-      const value = model.get(name);
+      const value = get()[name];
       show(nearest(values, value), inText(value), name === "steps" ? `${value} steps` : `log signal-to-noise ratio ${value}`);
     }
     drawCurve(costCurve(schedule, low, high));
     const heights = stepCosts(schedule, steps, low, high).map((cost) => Math.min(cost * steps, 17));
-    const place = (u) => (u * 306).toFixed(1);
-    stairs.setAttribute("d", `M0 ${chart.y(0)}` + heights.map((h, i) => `L${place(i / steps)} ${chart.y(h, 9)}H${place((i + 1) / steps)}`).join("") + `V${chart.y(0)}Z`);
+    stairs.setAttribute("d", `M0 ${chart.y(0)}` + heights.map((h, i) => `L${chart.x(i / steps)} ${chart.y(h, 9)}H${chart.x((i + 1) / steps)}`).join("") + `V${chart.y(0)}Z`);
     bars.draw(terms(schedule, steps, low, high));
     words.say(describe(schedule, steps, low, high));
   }
 
-  const events = ["schedule", "steps", "low", "high"].map((name) => `change:${name}`);
-  for (const event of events) model.on(event, draw);
-  draw();
-  return () => {
-    words.stop();
-    for (const event of events) model.off(event, draw);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

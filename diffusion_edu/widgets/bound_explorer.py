@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log, pi
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +25,6 @@ class BoundExplorer(Widget):
     steps: of the chain, 1 ... 1000; high, low: log-SNR at its ends, in [2, 10] and [-10, 1]; schedule: one of
     SCHEDULES, stretched between these ends. Raises ValueError for other values.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     steps = traitlets.Int(10).tag(sync=True)
     high = traitlets.Float(7.0).tag(sync=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log, pi, sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +34,6 @@ class EvidenceGap(Widget):
     The model is z ~ N(0, 1), x | z ~ N(f(z), noise^2), with f(z) = z ("line") or z^2 ("square"), whose posterior has two
     humps. Raises ValueError for values outside LIMITS or an unknown decoder.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     decoder = traitlets.Unicode("square", help="line: f(z) = z; square: f(z) = z^2").tag(sync=True)
     mean = traitlets.Float(0.5, help="mean of q").tag(sync=True)

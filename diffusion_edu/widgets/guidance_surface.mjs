@@ -1,6 +1,8 @@
 // A measured surface, explored: guided digits over the weight w and the share of dropped labels.
 // Python: diffusion_edu/widgets/guidance_surface.py
 
+import { make, makeChart, makeLegend, makeSlider, makeWidget, makeWords } from "./common.mjs";
+
 // ---- words ------------------------------------------------------------------------------------------
 
 /** [0.953, 0.009] -> "95.3 ± 0.9 %". */
@@ -29,102 +31,7 @@ export function describe({ p_null, w, cells }, p, i) {
   return `${facts}\nThe lowest of the surface is ${best[0].toFixed(2)} ± ${best[1].toFixed(2)}, at w = ${w[bestW]} and p∅ = ${p_null[bestP]}, ${verdict}.`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const SHARES = [
   { of: "accuracy", name: "accuracy", colour: "#2f6db3" },
@@ -143,16 +50,15 @@ function makeMeasures(title, measures, model, top, ticks) {
     if (floors[of] !== undefined) chart.addCurve(colour, "2 4").draw([[0, floors[of]], [1, floors[of]]]);
     const bars = make("svg:path", { class: "bars", style: `--colour: ${colour}` });
     chart.plot.append(bars);
-    return { of, colour, bars, dot: chart.addDot(), ...chart.addCurve(colour, "") };
+    return { of, colour, bars, dot: chart.addDot(), ...chart.addCurve(colour) };
   });
-  const legend = make("div", { class: "legend" }, ...measures.map(({ name, colour }) => make("span", { style: `--colour: ${colour}` }, make("i"), name)));
   return {
-    node: make("div", {}, chart.node, legend),
+    node: make("div", {}, chart.node, makeLegend(measures)),
     draw(p, i) {
       for (const { of, colour, bars, dot, draw } of all) {
         const row = cells[of][p];
         draw(row.map(([value], k) => [x(w[k]), value]));
-        bars.setAttribute("d", row.map(([value, error], k) => `M${(306 * x(w[k])).toFixed(1)} ${chart.y(value - error, 9)}V${chart.y(value + error, 9)}`).join(""));
+        bars.setAttribute("d", row.map(([value, error], k) => `M${chart.x(x(w[k]))} ${chart.y(value - error, 9)}V${chart.y(value + error, 9)}`).join(""));
         dot(x(w[i]), row[i][0], colour);
       }
       chart.moveCursor(x(w[i]));
@@ -160,18 +66,15 @@ function makeMeasures(title, measures, model, top, ticks) {
   };
 }
 
-async function render({ model, el }) {
+async function render(host) {
+  const { model } = host;
   const [ps, ws, [height, width]] = ["p_null", "w", "shape"].map((name) => model.get(name));
-  const root = makeRoot(el, "edu-surface", "Guidance, measured");
+  const { root, set, live } = makeWidget(host, "edu-surface", "Guidance, measured", ["p_index", "w_index"]);
   const sheet = new Image();
   sheet.src = `data:image/png;base64,${model.get("sprites")}`;
   await sheet.decode();
-  const go = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const weight = makeSlider("guidance weight w", ws.length, (position) => go("w_index", position));
-  const share = makeSlider("labels dropped", ps.length, (position) => go("p_index", position));
+  const weight = makeSlider("guidance weight w", ws.length, (w_index) => set({ w_index }));
+  const share = makeSlider("labels dropped", ps.length, (p_index) => set({ p_index }));
 
   const pens = [];
   const film = make("div", { class: "digits", role: "img", "aria-label": "Ten guided digits, one of each class, from the same ten noises" });
@@ -203,13 +106,7 @@ async function render({ model, el }) {
     words.say(describe(surface, p, i));
   }
 
-  const events = ["change:p_index", "change:w_index"];
-  for (const event of events) model.on(event, draw);
-  draw();
-  return () => {
-    words.stop();
-    for (const event of events) model.off(event, draw);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

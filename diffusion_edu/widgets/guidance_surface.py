@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +28,6 @@ class GuidanceSurface(Widget):
     their errors and floors}, ...]}, one cell for each pair. digits: uint8 (p_null, w, 10, H, W), from the same ten noises.
     `p_index` and `w_index` count the axes. Raises ValueError for a missing cell or digits of another shape.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     p_index = traitlets.Int(0, help="which share of dropped labels").tag(sync=True)
     w_index = traitlets.Int(0, help="which guidance weight").tag(sync=True)

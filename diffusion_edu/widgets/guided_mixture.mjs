@@ -1,6 +1,8 @@
 // What guidance makes of an exact law on the line, live: the end of the guided ODE against the tilted density.
 // Python: diffusion_edu/widgets/guided_mixture.py
 
+import { fixed, make, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+
 /** [mean, deviation, weight] of each lump: of the whole law, and of the part that is asked for. */
 export const EXAMPLES = {
   pair: { name: "one Gaussian in another", whole: [[0, 2, 1]], wanted: [[1, 1, 1]] },
@@ -96,119 +98,18 @@ export function compute({ example, w, low, high }) {
 
 // ---- words ------------------------------------------------------------------------------------------
 
-/** -1.234 -> "−1.23". */
-export const inWords = (value, digits = 2) => {
-  const text = Math.abs(value).toFixed(digits);
-  return value < 0 && Number(text) !== 0 ? `−${text}` : text;
-};
-
 /** What is seen, in sentences. */
 export function describe({ w, low, high }, { ode, tilt, wanted }) {
-  const facts = `The guided ODE ends with mean ${inWords(ode[0])} and variance ${inWords(ode[1], 3)}; the tilted density p(x) p(y | x)ʷ has ${inWords(tilt[0])} and ${inWords(tilt[1], 3)}; what was asked for has ${inWords(wanted[0])} and ${inWords(wanted[1], 3)}.`;
+  const facts = `The guided ODE ends with mean ${fixed(ode[0])} and variance ${fixed(ode[1], 3)}; the tilted density p(x) p(y | x)ʷ has ${fixed(tilt[0])} and ${fixed(tilt[1], 3)}; what was asked for has ${fixed(wanted[0])} and ${fixed(wanted[1], 3)}.`;
   if (low > -LIMIT || high < LIMIT)
-    return `${facts}\n${high <= low ? "Guidance acts nowhere" : `Guidance acts only for a log-SNR from ${inWords(low, 0)} to ${inWords(high, 0)}`}; elsewhere the plain conditional law is followed.`;
+    return `${facts}\n${high <= low ? "Guidance acts nowhere" : `Guidance acts only for a log-SNR from ${fixed(low, 0)} to ${fixed(high, 0)}`}; elsewhere the plain conditional law is followed.`;
   if (w === 1) return `${facts}\nw = 1: all three agree. This is plain conditional sampling.`;
   if (w === 0) return `${facts}\nw = 0: the condition is ignored; ODE and tilt agree on the whole law.`;
   if (w < 1) return `${facts}\nBetween 0 and 1 the condition is heard with half an ear. The ODE and the tilt already differ.`;
   return `${facts}\nThe blue and the orange law differ: following (1 − w) score(x_t) + w score(x_t | y) does not sample the tilted density. ${ode[1] < tilt[1] ? "The ODE's is the narrower one." : "Here the ODE's is the wider one."}`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const CURVES = [
   { key: "wanted", name: "asked for, p(x | y)", colour: "#6b7280", dash: "6 3" },
@@ -217,39 +118,24 @@ const CURVES = [
 ];
 const place = (x) => (x - FIRST) / (LAST - FIRST);
 
-function render({ model, el }) {
-  const names = ["example", "w", "low", "high"];
-  const root = makeRoot(el, "edu-guided", "Guidance on the line");
-  const read = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
-  const group = unique();
-  const choices = Object.entries(EXAMPLES).map(([key, { name }]) => {
-    const input = make("input", { type: "radio", name: group, value: key });
-    input.addEventListener("change", () => set({ example: key }));
-    return { key, input, node: make("label", {}, input, name) };
-  });
+function render(host) {
+  const { root, get, set, live } = makeWidget(host, "edu-guided", "Guidance on the line", ["example", "w", "low", "high"]);
+  const choices = makeRadios("law", Object.entries(EXAMPLES).map(([key, { name }]) => [key, name]), (example) => set({ example }));
   const weight = makeSlider("guidance weight w", 33, (position) => set({ w: position / 4 }));
-  const from = makeSlider("guide from log-SNR", 2 * LIMIT + 1, (position) => set({ low: position - LIMIT, high: Math.max(position - LIMIT, model.get("high")) }));
-  const to = makeSlider("guide to log-SNR", 2 * LIMIT + 1, (position) => set({ high: position - LIMIT, low: Math.min(position - LIMIT, model.get("low")) }));
+  const from = makeSlider("guide from log-SNR", 2 * LIMIT + 1, (position) => set({ low: position - LIMIT, high: Math.max(position - LIMIT, get().high) }));
+  const to = makeSlider("guide to log-SNR", 2 * LIMIT + 1, (position) => set({ high: position - LIMIT, low: Math.min(position - LIMIT, get().low) }));
 
-  const chart = makeChart("Densities of x, and fifteen particles", [[0, `x = ${inWords(FIRST, 0)}`], [0.5, "0.5"], [1, String(LAST)]], [0, 1], []);
+  const chart = makeChart("Densities of x, and fifteen particles", [[0, `x = ${fixed(FIRST, 0)}`], [0.5, "0.5"], [1, String(LAST)]], [0, 1], []);
   const area = make("svg:path", { class: "area" });
   chart.plot.append(area);
   const curves = CURVES.map(({ key, colour, dash }) => ({ key, ...chart.addCurve(colour, dash) }));
   const particles = Array.from({ length: 15 }, (_, i) => [20 + 8 * i + 4, chart.addDot()]);
-  const key = make("div", { class: "legend" }, ...CURVES.map(({ name, colour }) => make("span", { style: `--colour: ${colour}` }, make("i"), name)));
   const text = make("div");
-  root.append(
-    make("div", { role: "radiogroup", class: "choices", "aria-label": "law" }, ...choices.map(({ node }) => node)),
-    weight.node, from.node, to.node, chart.node, key, text,
-  );
+  root.append(choices.node, weight.node, from.node, to.node, chart.node, makeLegend(CURVES), text);
   const words = makeWords(text);
 
   function draw() {
-    const state = read();
+    const state = get();
     const { ends, tilt, wanted, summary } = compute(state);
     const shown = (curve) => {
       const inside = curve.map(([x, value]) => [place(x), value]).filter(([x]) => x >= 0 && x <= 1);
@@ -260,22 +146,17 @@ function render({ model, el }) {
     const peak = Math.max(...Object.values(points).flatMap((curve) => curve.map(([, value]) => value)));
     const top = [0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 16].find((each) => peak <= each) ?? peak;
     for (const curve of curves) curve.draw(points[curve.key].map(([x, value]) => [x, value / top]));
-    area.setAttribute("d", curves[2].curve.getAttribute("d") + `L${306 * points.ode.at(-1)[0]} 132L${306 * points.ode[0][0]} 132Z`);
+    area.setAttribute("d", curves[2].curve.getAttribute("d") + `L${chart.x(points.ode.at(-1)[0])} ${chart.y(0)}L${chart.x(points.ode[0][0])} ${chart.y(0)}Z`);
     for (const [i, move] of particles) move(Math.min(1, Math.max(0, place(ends[i]))), 0.02, "#2f6db3");
-    for (const each of choices) each.input.checked = each.key === state.example;
-    weight.show(Math.round(state.w * 4), inWords(state.w), `guidance weight ${inWords(state.w)}`);
-    const limit = (value) => (value === -LIMIT ? "all noise" : value === LIMIT ? "data" : inWords(value, 0));
+    choices.show(state.example);
+    weight.show(Math.round(state.w * 4), fixed(state.w), `guidance weight ${fixed(state.w)}`);
+    const limit = (value) => (value === -LIMIT ? "all noise" : value === LIMIT ? "data" : fixed(value, 0));
     from.show(state.low + LIMIT, limit(state.low), `guide from log signal-to-noise ratio ${limit(state.low)}`);
     to.show(state.high + LIMIT, limit(state.high), `guide to log signal-to-noise ratio ${limit(state.high)}`);
     words.say(describe(state, summary));
   }
 
-  for (const name of names) model.on(`change:${name}`, draw);
-  draw();
-  return () => {
-    words.stop();
-    for (const name of names) model.off(`change:${name}`, draw);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import pi, sqrt
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,8 +34,6 @@ class GuidedMixture(Widget):
     example: "pair", N(0, 4) with the part N(1, 1), or "classes", three lumps of which two are asked for. Outside
     [low, high] the plain conditional law is followed (w = 1). Raises ValueError outside LIMITS or for low > high.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     example = traitlets.Unicode("pair", help="pair: one Gaussian in another; classes: two of three lumps").tag(
         sync=True

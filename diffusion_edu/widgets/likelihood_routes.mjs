@@ -1,6 +1,8 @@
 // One data point in the plane, four routes to its log-density, all computed here from the mixture's closed form.
 // Python: diffusion_edu/widgets/likelihood_routes.py. Its numbers and those here agree to 1e-7 (tests/js).
 
+import { fixed, make, makeSlider, makeWidget, makeWords, nearest } from "./common.mjs";
+
 // ---- mathematics ------------------------------------------------------------------------------------
 
 const MEANS = [[-1.2, 0.3], [0.9, 1.0], [0.4, -1.1]];
@@ -132,8 +134,7 @@ export function routes(place, steps, error) {
 
 // ---- words ------------------------------------------------------------------------------------------
 
-const minus = (text) => text.replace("-", "−");
-const nats = (x) => (Math.abs(x) < 1000 ? minus(x.toFixed(2)) : minus(x.toPrecision(2)));
+const nats = (x) => (Math.abs(x) < 1000 ? fixed(x) : x.toPrecision(2).replace("-", "−"));
 
 /** What is seen, in sentences. */
 export function describe(place, steps, error) {
@@ -147,108 +148,12 @@ export function describe(place, steps, error) {
   return `The truth is ${nats(found.exact)} nats. The ODE with ${steps} steps of Heun says ${nats(found.ode)}, ${verdict}. One random probe says ${nats(found.equal)} or ${nats(found.opposite)}, each half of the time: ${nats(half)} off, right on average. The bound of a chain with ${CHAIN * steps} steps ${under}. ${score}`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const [LOW, HIGH] = [-8, 1]; // of the axis, in nats
 const inPlane = ([x, y]) => `${(50 * (x + 3)).toFixed(1)} ${(50 * (3 - y)).toFixed(1)}`;
 const polyline = (states) => "M" + states.map(inPlane).join("L");
 const across = (value) => 24 + (266 * (Math.min(Math.max(value, LOW), HIGH) - LOW)) / (HIGH - LOW);
-const nearest = (values, value) => values.reduce((best, each, i) => (Math.abs(each - value) < Math.abs(values[best] - value) ? i : best), 0);
 
 /** The plane: lumps, faint flow lines, the line of the data point. */
 function makePlane() {
@@ -292,7 +197,7 @@ function makeValues() {
   const svg = make("svg:svg", { viewBox: "0 0 300 236", role: "img", "aria-label": "Log-density of the data point by each route" });
   for (let value = LOW; value <= HIGH; value += 2) {
     svg.append(make("svg:path", { class: "rule", d: `M${across(value)} 8v206` }));
-    svg.append(make("svg:text", { x: across(value), y: 230, "text-anchor": "middle" }, minus(String(value))));
+    svg.append(make("svg:text", { x: across(value), y: 230, "text-anchor": "middle" }, fixed(value, 0)));
   }
   const truth = make("svg:path", { class: "cursor" });
   svg.append(truth);
@@ -319,23 +224,19 @@ function makeValues() {
   };
 }
 
-function render({ model, el }) {
-  const root = makeRoot(el, "edu-routes", "One point, four likelihoods");
-  const change = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const place = makeSlider("data point x_0", 81, (position) => change("place", position / 80));
-  const steps = makeSlider("steps", STEPS.length, (position) => change("steps", STEPS[position]));
-  const error = makeSlider("score error", ERRORS.length, (position) => change("error", ERRORS[position]));
+function render(host) {
+  const { root, get, set, live } = makeWidget(host, "edu-routes", "One point, four likelihoods", ["place", "steps", "error"]);
+  const place = makeSlider("data point x_0", 81, (position) => set({ place: position / 80 }));
+  const steps = makeSlider("steps", STEPS.length, (position) => set({ steps: STEPS[position] }));
+  const error = makeSlider("score error", ERRORS.length, (position) => set({ error: ERRORS[position] }));
   const [plane, values] = [makePlane(), makeValues()];
   root.append(place.node, steps.node, error.node, make("div", { class: "pair" }, plane.node, values.node));
   const words = makeWords(root);
 
   function draw() {
-    const [p, n, e] = ["place", "steps", "error"].map((name) => model.get(name));
+    const { place: p, steps: n, error: e } = get();
     const x0 = point(p);
-    const spoken = x0.map((value) => minus(value.toFixed(2))).join(", ");
+    const spoken = x0.map((value) => fixed(value)).join(", ");
     place.show(Math.round(80 * p), `(${spoken})`, `data point at ${spoken}`);
     steps.show(nearest(STEPS, n), String(n), `${n} steps, ${2 * n} evaluations`);
     error.show(nearest(ERRORS, e), e.toFixed(2), `score error ${e.toFixed(2)}`);
@@ -344,13 +245,7 @@ function render({ model, el }) {
     words.say(describe(p, n, e));
   }
 
-  const events = ["change:place", "change:steps", "change:error"];
-  for (const event of events) model.on(event, draw);
-  draw();
-  return () => {
-    words.stop();
-    for (const event of events) model.off(event, draw);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

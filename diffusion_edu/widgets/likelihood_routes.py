@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,8 +45,6 @@ class LikelihoodRoutes(Widget):
     place: along the line, in [0, 1]; steps: of Heun's method, one of `STEPS`, and the bound's chain has `CHAIN` times as
     many; error: size of a smooth error in eps_hat, in [0, MOST_ERROR]. Raises ValueError for anything else.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     place = traitlets.Float(0.55, help="where the data point is, from 0 at the left to 1").tag(sync=True)
     steps = traitlets.Int(6, help="steps of the solver").tag(sync=True)

@@ -1,6 +1,8 @@
 // Two lumps on a line, a model of them that the reader bends, and what seven judges say.
 // Python: diffusion_edu/widgets/metric_explorer.py. Its numbers and those here agree to 1e-8 (tests/js).
 
+import { make, makeButton, makeChart, makeSlider, makeWidget, makeWords } from "./common.mjs";
+
 export const DATA = { apart: 1, spread: 0.35, share: 0.5 };
 export const LIMITS = { apart: [0, 2], spread: [0.1, 1.4], share: [0, 1] };
 export const SIZES = [20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
@@ -120,102 +122,7 @@ export function describe(model) {
   return parts.join(" ");
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const STEP = 0.01;
 const SLIDERS = [["apart", "lumps at ±"], ["spread", "spread of a lump"], ["share", "share of the right"]];
@@ -238,13 +145,8 @@ function makeRows() {
   return { nodes: rows.map(({ node }) => node), draw: (found, home) => rows.forEach((row) => row.draw(found, home)) };
 }
 
-function render({ model, el }) {
-  const names = ["apart", "spread", "share", "n"];
-  const root = makeRoot(el, "edu-metric", "One model, seven judges");
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+function render(host) {
+  const { root, get, set, live } = makeWidget(host, "edu-metric", "One model, seven judges", ["apart", "spread", "share", "n"]);
   const sliders = SLIDERS.map(([name, label]) => {
     const [low, high] = LIMITS[name];
     const slider = makeSlider(label, Math.round((high - low) / STEP) + 1, (position) => set({ [name]: Number((low + position * STEP).toFixed(2)) }));
@@ -252,23 +154,19 @@ function render({ model, el }) {
   });
   const size = makeSlider("images n", SIZES.length, (position) => set({ n: SIZES[position] }));
   sliders.push({ node: size.node, draw: ({ n }) => size.show(SIZES.indexOf(n), String(n), `${n} images`) });
-  const buttons = Object.entries(MODELS).map(([name, values]) => {
-    const button = make("button", { type: "button" }, name);
-    button.addEventListener("click", () => set(values));
-    return button;
-  });
+  const buttons = Object.entries(MODELS).map(([name, values]) => makeButton(name, () => set(values)));
   const chart = makeChart("Density of the data (blue) and of the model (orange)", [[0, "x = −3"], [0.5, "0"], [1, "3"]], [0, 1], []);
   const curves = [chart.addCurve("#2f6db3"), chart.addCurve("#d9822b", "6 3")];
   const rows = makeRows();
   root.append(
-    make("div", { class: "models", role: "group", "aria-label": "models" }, ...buttons),
+    make("div", { class: "drive", role: "group", "aria-label": "models" }, ...buttons),
     ...sliders.map(({ node }) => node),
     make("div", { class: "pair" }, chart.node, make("div", {}, make("div", { class: "quiet" }, "Verdicts (mark: what the data themselves get; ↓ small is good)"), ...rows.nodes)),
   );
   const words = makeWords(root);
 
   function draw() {
-    const state = Object.fromEntries(names.map((name) => [name, model.get(name)]));
+    const state = get();
     const shown = Array.from({ length: 241 }, (_, i) => -3 + i / 40);
     const values = [DATA, state].map((law) => shown.map((x) => density(law, x)));
     const top = [0.7, 1, 1.5, 2.5, 4.5].find((each) => Math.max(...values.flat()) <= each);
@@ -278,12 +176,7 @@ function render({ model, el }) {
     words.say(`Spread ${state.spread.toFixed(2)}, ${state.n} images. ${describe(state)}`);
   }
 
-  for (const name of names) model.on(`change:${name}`, draw);
-  draw();
-  return () => {
-    words.stop();
-    for (const name of names) model.off(`change:${name}`, draw);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import exp, log, pi, sqrt
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +29,6 @@ class MetricExplorer(Widget):
     The data are the same with DATA's values. Everything is computed from the densities, so there is no noise in it but the
     Fréchet distance's bias, which is shown. Raises ValueError for values outside LIMITS or a size that is not in SIZES.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     apart = traitlets.Float(0.0, help="half the distance between the lumps").tag(sync=True)
     spread = traitlets.Float(1.06, help="standard deviation of a lump").tag(sync=True)

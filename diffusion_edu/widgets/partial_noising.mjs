@@ -1,6 +1,8 @@
 // A digit with a known defect, noised part of the way and guided back; its pictures come from a run of the network.
 // Python: diffusion_edu/widgets/partial_noising.py. Its numbers and those here agree to 1e-12 (tests/js).
 
+import { bytesOf, make, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+
 // ---- mathematics ------------------------------------------------------------------------------------
 
 const LEVELS = 16;
@@ -40,8 +42,8 @@ export function measure(healthy, defective, returned) {
 // ---- words ------------------------------------------------------------------------------------------
 
 export const METHODS = [
-  { name: "encoded", label: "encoded (nothing drawn)", colour: "#2f6db3" },
-  { name: "noised", label: "noised (fresh noise)", colour: "#d9822b" },
+  { name: "encoded", label: "encoded (nothing drawn)", colour: "#2f6db3", dash: "" },
+  { name: "noised", label: "noised (fresh noise)", colour: "#d9822b", dash: "6 3" },
 ];
 
 /** What is seen, in sentences. */
@@ -52,116 +54,9 @@ export function describe(name, method, t, { auc, inside, outside }) {
   return `${name}, ${METHODS[method].name} up to L = ${t.toFixed(2)}. ${went}, ${rest}: a pixel of the defect changes by ${inside.toFixed(2)} on average, any other pixel by ${outside.toFixed(3)} (black is −1, white 1). The AUC of the difference is ${auc.toFixed(2)}: ${map}.`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const PANELS = ["digit with defect", "noised to L", "brought back", "difference", "the defect"];
-
-/** A row of radio buttons; show(index) checks one and tells nobody. */
-function makeChoice(legend, texts, onChoice) {
-  const name = unique();
-  const inputs = texts.map((_, index) => {
-    const input = make("input", { type: "radio", name });
-    input.addEventListener("change", () => onChoice(index));
-    return input;
-  });
-  const labels = texts.map((text, index) => make("label", {}, inputs[index], ` ${text}`));
-  return { node: make("fieldset", { class: "choice" }, make("legend", {}, legend), ...labels), show: (index) => (inputs[index].checked = true) };
-}
 
 /** A canvas and a function that paints values between low and high on it, black to white. */
 function makePanel(title, [height, width]) {
@@ -178,7 +73,8 @@ function makePanel(title, [height, width]) {
   return { node: make("figure", {}, canvas, make("div", { class: "quiet name" }, title)), paint };
 }
 
-function render({ model, el }) {
+function render(host) {
+  const { model } = host;
   const [times, names, shape] = ["times", "names", "shape"].map((name) => model.get(name));
   const [size, all] = [shape[0] * shape[1], unpack(bytesOf(model.get("pixels")))];
   const [digits, count] = [names.length, times.length];
@@ -188,21 +84,17 @@ function render({ model, el }) {
   const film = (part, digit, method, place) => image(2 * digits + ((part * digits + digit) * METHODS.length + method) * count + place);
   const found = (digit, method, place) => measure(healthy(digit), defective(digit), film(1, digit, method, place));
 
-  const root = makeRoot(el, "edu-partial", "Part of the way and back");
-  const set = (name) => (value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const slider = makeSlider("how far to noise", count, set("place"));
-  const digit = makeChoice("Digit", names, set("digit"));
-  const method = makeChoice("Noising", METHODS.map(({ label }) => label), set("method"));
+  const { root, get, set, live } = makeWidget(host, "edu-partial", "Part of the way and back", ["place", "digit", "method"]);
+  const slider = makeSlider("how far to noise", count, (place) => set({ place }));
+  const digit = makeRadios("digit", [...names.entries()], (digit) => set({ digit }));
+  const method = makeRadios("noising", METHODS.map(({ label }, index) => [index, label]), (method) => set({ method }));
   const panels = PANELS.map((title) => makePanel(title, shape));
   const at = (t) => (t - times[0]) / (times.at(-1) - times[0]);
   const ends = [[0, `L = ${times[0].toFixed(2)}`], [1, `L = ${times.at(-1).toFixed(2)}`]];
   const chart = makeChart("AUC of this digit's difference map (0.5: guessing)", ends, [0, 1], [[0, "0"], [0.5, "0.5"], [1, "1"]]);
-  const curves = METHODS.map(({ colour }, index) => chart.addCurve(colour, index ? "" : "6 3"));
+  const curves = METHODS.map(({ colour, dash }) => chart.addCurve(colour, dash));
   const dot = chart.addDot();
-  const legend = make("div", { class: "legend quiet" }, ...METHODS.map(({ label, colour }, index) => make("span", {}, make("i", { style: `--colour: ${colour}`, class: index ? "" : "dashed" }), label)));
+  const legend = makeLegend(METHODS.map(({ label, ...line }) => ({ ...line, name: label })));
   const text = make("div");
   root.append(slider.node, digit.node, method.node, make("div", { class: "panels" }, ...panels.map(({ node }) => node)),
     make("div", { class: "below" }, make("div", {}, chart.node, legend), text));
@@ -210,7 +102,7 @@ function render({ model, el }) {
   const cache = new Map();
 
   function draw() {
-    const [d, m, p] = ["digit", "method", "place"].map((name) => model.get(name));
+    const { digit: d, method: m, place: p } = get();
     if (!cache.has(d)) cache.set(d, METHODS.map((_, index) => times.map((__, place) => found(d, index, place).auc)));
     const now = found(d, m, p);
     slider.show(p, `L = ${times[p].toFixed(2)}`, `L ${times[p].toFixed(2)}, AUC ${now.auc.toFixed(2)}`);
@@ -225,13 +117,7 @@ function render({ model, el }) {
     words.say(describe(names[d], m, times[p], now));
   }
 
-  const watched = ["place", "digit", "method"].map((name) => `change:${name}`);
-  watched.forEach((event) => model.on(event, draw));
-  draw();
-  return () => {
-    words.stop();
-    watched.forEach((event) => model.off(event, draw));
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

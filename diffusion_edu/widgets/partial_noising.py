@@ -31,8 +31,6 @@ class PartialNoising(Widget):
     those. place, digit, method: what is shown, 0-based. Raises ValueError for shapes that disagree or places out of range.
     """
 
-    _esm = Path(__file__).with_suffix(".mjs")
-
     place = traitlets.Int(4, help="which of the times is shown").tag(sync=True)
     digit = traitlets.Int(0, help="which digit is shown").tag(sync=True)
     method = traitlets.Int(1, help="0: encoded along the ODE, 1: noised with fresh noise").tag(sync=True)

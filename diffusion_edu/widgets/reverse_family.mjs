@@ -1,6 +1,8 @@
 // Three dynamics over one marginal: forward SDE, reverse SDE and ODE of a mixture on the line, and what lies between.
 // Python: diffusion_edu/widgets/reverse_family.py
 
+import { make, makeCloud, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, normalPairs } from "./common.mjs";
+
 // ---- mathematics ------------------------------------------------------------------------------------
 
 export const [BETA_MIN, BETA_MAX, EDGE, CELLS] = [0.1, 20, 3.4, 680];
@@ -50,23 +52,8 @@ export function forwardStep(x, t, u, z) {
   return x + (u - t) * f * x + Math.sqrt(g2 * (u - t)) * z;
 }
 
-/** Standard normal numbers from a seed (mulberry32, Box-Muller). */
-export function normals(count, seed) {
-  let state = seed >>> 0;
-  const uniform = () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let r = Math.imul(state ^ (state >>> 15), state | 1);
-    r ^= r + Math.imul(r ^ (r >>> 7), r | 61);
-    return ((r ^ (r >>> 14)) >>> 0) / 4294967296;
-  };
-  const found = new Float64Array(count + 1);
-  for (let i = 0; i < count; i += 2) {
-    const [radius, angle] = [Math.sqrt(-2 * Math.log(1 - uniform())), 2 * Math.PI * uniform()];
-    found[i] = radius * Math.cos(angle);
-    found[i + 1] = radius * Math.sin(angle);
-  }
-  return found.subarray(0, count);
-}
+/** Standard normal numbers from a seed. */
+export const normals = (count, seed) => Float64Array.from(normalPairs(mulberry32(seed), Math.ceil(count / 2)).flat()).subarray(0, count);
 
 /** Normals (steps, count) for a coarser grid of the same Brownian motion: increments of (FINEST, count) fine ones, added. */
 export function coarser(fine, count, steps) {
@@ -151,125 +138,22 @@ export function describe({ direction, noise, steps, error }, found, chance) {
   return `${kind} ${wrong} Distance of the ${steps}-step arrivals from the data: ${found.toFixed(3)}, ${verdict}.`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const [COUNT, SHOWN, BINS] = [400, 16, 34];
 const [WIDTH, HEIGHT, SIDE, GAP] = [470, 300, 76, 8]; // of the middle picture, and of the histograms beside it
-const CHOICES = [
-  ["forward SDE", "forward", null],
-  ["reverse SDE", "reverse", 1],
-  ["ODE", "reverse", 0],
-];
+const DYNAMICS = {
+  "forward SDE": { direction: "forward" },
+  "reverse SDE": { direction: "reverse", noise: 1 },
+  ODE: { direction: "reverse", noise: 0 },
+};
 const toY = (x) => ((EDGE - x) / (2 * EDGE)) * HEIGHT;
 
-/** The densities at all times as a picture: the alpha channel of one colour, so that it suits any theme. */
-function densityMap(mixture) {
-  const canvas = make("canvas", { width: 120, height: 100 });
-  const pen = canvas.getContext("2d");
-  for (let column = 0; column < 120; column++) {
-    const parts = components(mixture, 1 - column / 119);
-    for (let row = 0; row < 100; row++) {
-      pen.fillStyle = `rgb(47 109 179 / ${Math.min(0.85, 0.75 * Math.sqrt(density(parts, EDGE - ((row + 0.5) / 100) * 2 * EDGE))).toFixed(3)})`;
-      pen.fillRect(column, row, 1, 1);
-    }
-  }
-  return canvas.toDataURL();
-}
+/** The densities at all times, as a picture. */
+const densityMap = (mixture) => {
+  const parts = Array.from({ length: 120 }, (_, column) => components(mixture, 1 - column / 119));
+  return makeCloud(120, 100, (column, row) => Math.min(0.85, 0.75 * Math.sqrt(density(parts[column], EDGE - ((row + 0.5) / 100) * 2 * EDGE)))).toDataURL();
+};
 
 /** A histogram that grows to one side of the picture, with the exact density as a line. */
 function makeHistogram(left, sign, parts, title) {
@@ -291,24 +175,14 @@ function makeHistogram(left, sign, parts, title) {
   };
 }
 
-function render({ model, el }) {
+function render(host) {
+  const { model } = host;
   const mixture = { means: model.get("means"), stds: model.get("stds"), weights: model.get("weights") };
   const fine = normals(FINEST * COUNT, 1);
   const starts = { reverse: normals(COUNT, 2), forward: dataFrom(mixture, COUNT, 3) };
   const laws = { reverse: components(mixture, 0), forward: components(mixture, 1) };
-  const root = makeRoot(el, "edu-family", "One marginal, many processes");
-  const send = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
-
-  const group = unique();
-  const radios = CHOICES.map(([name, direction, noise]) => {
-    const input = make("input", { type: "radio", name: group });
-    input.addEventListener("change", () => send(noise === null ? { direction } : { direction, noise }));
-    return { node: make("label", {}, input, name), input, direction, noise };
-  });
-  const choices = make("fieldset", { class: "choices" }, make("legend", { class: "heard" }, "dynamics"), ...radios.map(({ node }) => node));
+  const { root, get, set, live } = makeWidget(host, "edu-family", "One marginal, many processes", ["direction", "noise", "steps", "error"]);
+  const choices = makeRadios("dynamics", Object.keys(DYNAMICS).map((name) => [name, name]), (name) => set(DYNAMICS[name]));
 
   const chart = make("svg:svg", { viewBox: `0 0 ${WIDTH + 2 * (SIDE + GAP)} ${HEIGHT + 32}`, role: "img", "aria-label": "Paths in space and time, from noise at the left to data at the right" });
   const left = makeHistogram(SIDE, -1, laws.forward, "t = 1");
@@ -319,22 +193,22 @@ function render({ model, el }) {
   plot.append(...paths);
   chart.append(left.frame, right.frame, plot, make("svg:text", { x: SIDE + GAP + WIDTH / 2, y: HEIGHT + 22, "text-anchor": "middle" }, "noise ← time → data"));
   const sliders = {
-    noise: makeSlider("noise λ", 41, (position) => send({ direction: "reverse", noise: position / 20 })),
-    steps: makeSlider("steps", STEPS.length, (position) => send({ steps: STEPS[position] })),
-    error: makeSlider("score error", 21, (position) => send({ error: (position - 10) / 20 })),
+    noise: makeSlider("noise λ", 41, (position) => set({ direction: "reverse", noise: position / 20 })),
+    steps: makeSlider("steps", STEPS.length, (position) => set({ steps: STEPS[position] })),
+    error: makeSlider("score error", 21, (position) => set({ error: (position - 10) / 20 })),
   };
-  root.append(choices, make("figure", {}, chart), ...Object.values(sliders).map(({ node }) => node));
+  root.append(choices.node, make("figure", {}, chart), ...Object.values(sliders).map(({ node }) => node));
   const words = makeWords(root);
 
   function draw() {
-    const settings = Object.fromEntries(["direction", "noise", "steps", "error"].map((name) => [name, model.get(name)]));
+    const settings = get();
     const { direction, noise, steps, error } = settings;
     const { ts, xs } = run(mixture, settings, fine, starts[direction]);
     const end = xs[xs.length - 1];
     paths.forEach((path, i) => path.setAttribute("d", "M" + ts.map((t, k) => `${((1 - t) * WIDTH).toFixed(1)} ${toY(xs[k][i]).toFixed(1)}`).join("L")));
     left.draw(direction === "reverse" ? xs[0] : end);
     right.draw(direction === "reverse" ? end : xs[0]);
-    for (const radio of radios) radio.input.checked = radio.direction === direction && (radio.noise === null || radio.noise === noise);
+    choices.show(Object.keys(DYNAMICS).find((name) => Object.entries(DYNAMICS[name]).every(([trait, value]) => settings[trait] === value)));
     const percent = `${error > 0 ? "+" : error < 0 ? "−" : ""}${Math.abs(100 * error).toFixed(0)} %`;
     sliders.noise.show(Math.round(20 * noise), noise.toFixed(2), `lambda ${noise.toFixed(2)}${noise === 0 ? ", the ODE" : noise === 1 ? ", the reverse SDE" : ""}`);
     sliders.steps.show(STEPS.indexOf(steps), String(steps), `${steps} steps`);
@@ -342,17 +216,7 @@ function render({ model, el }) {
     words.say(describe(settings, distance(end, laws[direction]), expectedDistance(laws[direction], COUNT)));
   }
 
-  // two settings may change together: one drawing a frame is enough
-  let waiting = null;
-  const later = () => (waiting ??= requestAnimationFrame(() => { waiting = null; draw(); }));
-  const names = ["direction", "noise", "steps", "error"];
-  for (const name of names) model.on(`change:${name}`, later);
-  draw();
-  return () => {
-    cancelAnimationFrame(waiting);
-    words.stop();
-    for (const name of names) model.off(`change:${name}`, later);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

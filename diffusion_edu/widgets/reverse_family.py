@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import pi, sqrt
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,8 +34,6 @@ class ReverseFamily(Widget):
     score is multiplied by 1 + error; `direction`: "reverse" or "forward". The module runs 400 paths on the schedule
     LinearBeta() and reuses one Brownian motion for all settings. Raises ValueError for any other value.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     direction = traitlets.Unicode("reverse").tag(sync=True)
     noise = traitlets.Float(1.0).tag(sync=True)

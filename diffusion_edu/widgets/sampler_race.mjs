@@ -1,6 +1,8 @@
 // Samplers with the exact score of a mixture in the plane, at equal numbers of evaluations.
 // Python: diffusion_edu/widgets/sampler_race.py
 
+import { make, makeChart, makeCloud, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, normalPairs } from "./common.mjs";
+
 // ---- mathematics: the schedule Cosine -------------------------------------------------------------------
 
 export const [OFFSET, T_MIN, T_MAX, EDGE] = [0.008, 1e-3, 0.995, 2.6];
@@ -114,20 +116,8 @@ export function sliced(left, right) {
   return Math.sqrt(total / 24);
 }
 
-/** So many standard normal pairs from a seed (mulberry32, Box-Muller). */
-export function normalPairs(count, seed) {
-  let state = seed >>> 0;
-  const uniform = () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let r = Math.imul(state ^ (state >>> 15), state | 1);
-    r ^= r + Math.imul(r ^ (r >>> 7), r | 61);
-    return ((r ^ (r >>> 14)) >>> 0) / 4294967296;
-  };
-  return Array.from({ length: count }, () => {
-    const [radius, angle] = [Math.sqrt(-2 * Math.log(1 - uniform())), 2 * Math.PI * uniform()];
-    return [radius * Math.cos(angle), radius * Math.sin(angle)];
-  });
-}
+/** So many standard normal pairs from a seed. */
+const pairs = (count, seed) => normalPairs(mulberry32(seed), count);
 
 // ---- words ------------------------------------------------------------------------------------------
 
@@ -147,102 +137,7 @@ export function describe({ sampler, evaluations, grid }, { error, rival, law, fl
   return `${begin} Mean distance of the ends from the exact ones (crosses): ${error.toFixed(3)}. ${compared} ${lawful}`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const [COLOURS, PATHS, POINTS, SIZE] = [["#2f6db3", "#3d9970", "#8a5fb5", "#c0504d"], 8, 200, 320];
 const COUNTS = [4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50];
@@ -250,71 +145,50 @@ const across = (n) => Math.log(n / 4) / Math.log(12.5);
 const toX = (x) => ((x + EDGE) / (2 * EDGE)) * SIZE;
 const place = ([x, y]) => `${toX(x).toFixed(1)} ${(SIZE - toX(y)).toFixed(1)}`;
 
-/** The density of the data as a picture: the alpha channel of one colour, so that it suits any theme. */
-function densityMap({ means, stds, weights }) {
-  const canvas = make("canvas", { width: 104, height: 104 });
-  const pen = canvas.getContext("2d");
-  for (let i = 0; i < 104; i++)
-    for (let j = 0; j < 104; j++) {
-      const [x, y] = [((i + 0.5) / 52 - 1) * EDGE, (1 - (j + 0.5) / 52) * EDGE];
-      const density = means.reduce((sum, [a, b], k) => sum + (weights[k] / (2 * Math.PI * stds[k] ** 2)) * Math.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * stds[k] ** 2)), 0);
-      pen.fillStyle = `rgb(47 109 179 / ${Math.min(0.8, 0.75 * Math.sqrt(density)).toFixed(3)})`;
-      pen.fillRect(i, j, 1, 1);
-    }
-  return canvas.toDataURL();
-}
+/** The density of the data, as a picture. */
+const densityMap = ({ means, stds, weights }) =>
+  makeCloud(104, 104, (i, j) => {
+    const [x, y] = [((i + 0.5) / 52 - 1) * EDGE, (1 - (j + 0.5) / 52) * EDGE];
+    const density = means.reduce((sum, [a, b], k) => sum + (weights[k] / (2 * Math.PI * stds[k] ** 2)) * Math.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * stds[k] ** 2)), 0);
+    return Math.min(0.8, 0.75 * Math.sqrt(density));
+  }).toDataURL();
 
-/** A row of radio buttons; show(value) checks one. */
-function makeRadios(name, values, texts, onChoice) {
-  const group = unique();
-  const inputs = values.map((value) => {
-    const input = make("input", { type: "radio", name: group });
-    input.addEventListener("change", () => onChoice(value));
-    return input;
-  });
-  const node = make("fieldset", { class: "choices" }, make("legend", { class: "heard" }, name), ...inputs.map((input, i) => make("label", {}, input, texts[i])));
-  return { node, show: (value) => inputs.forEach((input, i) => (input.checked = values[i] === value)) };
-}
-
-function render({ model, el }) {
+function render(host) {
+  const { model } = host;
   const mixture = { means: model.get("means"), stds: model.get("stds"), weights: model.get("weights") };
-  const starts = normalPairs(POINTS, 4);
+  const starts = pairs(POINTS, 4);
   const exact = exactEnds(mixture, starts);
-  const real = exactEnds(mixture, normalPairs(POINTS, 9));
+  const real = exactEnds(mixture, pairs(POINTS, 9));
   const floor = sliced(exact, real);
-  const send = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-  const root = makeRoot(el, "edu-race", "Samplers at equal numbers of evaluations");
-  const samplers = makeRadios("sampler", SAMPLERS, SAMPLERS, (value) => send("sampler", value));
-  const grids = makeRadios("grid of times", GRIDS, GRIDS.map((grid) => GRID_NAMES[grid]), (value) => send("grid", value));
+  const { root, get, set, live } = makeWidget(host, "edu-race", "Samplers at equal numbers of evaluations", ["sampler", "evaluations", "grid"]);
+  const samplers = makeRadios("sampler", SAMPLERS.map((name) => [name, name]), (sampler) => set({ sampler }));
+  const grids = makeRadios("grid of times", GRIDS.map((grid) => [grid, GRID_NAMES[grid]]), (grid) => set({ grid }));
   const plane = make("svg:svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Walks from noise to data in the plane; crosses mark the exact ends" });
   plane.append(make("svg:image", { href: densityMap(mixture), width: SIZE, height: SIZE }));
   const paths = Array.from({ length: PATHS }, () => make("svg:path", { class: "path" }));
   const dots = make("svg:path", { class: "nodes" });
   plane.append(...paths, dots, make("svg:path", { class: "cross", d: exact.slice(0, PATHS).map((end) => `M${place(end)}m-4 -4l8 8m-8 0l8 -8`).join("") }));
   const chart = makeChart("mean error of the end, against evaluations", [[0, "4"], [0.5, "14"], [1, "50"]], [-3, 0.5], [[-3, ".001"], [-2, ".01"], [-1, ".1"], [0, "1"]]);
-  const curves = COLOURS.map((colour) => chart.addCurve(colour, ""));
+  const curves = COLOURS.map((colour) => chart.addCurve(colour));
   const dot = chart.addDot();
-  const key = make("p", { class: "key" }, ...COLOURS.map((colour, i) => make("span", { style: `--colour: ${colour}` }, SAMPLERS[i])));
-  const slider = makeSlider("evaluations", 47, (position) => send("evaluations", position + 4));
+  const key = makeLegend(COLOURS.map((colour, i) => ({ colour, name: SAMPLERS[i] })));
+  const slider = makeSlider("evaluations", 47, (position) => set({ evaluations: position + 4 }));
   root.append(samplers.node, grids.node, slider.node, make("div", { class: "pair" }, make("figure", {}, plane), make("div", {}, chart.node, key)));
   const words = makeWords(root);
 
   const known = {}; // errors by grid: for each solver [[evaluations, error], ...]
   const endsOf = (name, n, grid, points) => {
     const times = timeGrid(stepsFor(name, n), grid).map(schedule);
-    return points.map((x, i) => walk(name, mixture, x, times, (k) => normalPairs(1, 1 + k * POINTS + i)[0]).at(-1));
+    return points.map((x, i) => walk(name, mixture, x, times, (k) => pairs(1, 1 + k * POINTS + i)[0]).at(-1));
   };
   const errorsOn = (grid) => (known[grid] ??= COLOURS.map((_, s) => COUNTS.filter((n) => spent(SAMPLERS[s], n) >= 4).map((n) => [spent(SAMPLERS[s], n), distance(endsOf(SAMPLERS[s], n, grid, starts.slice(0, 100)), exact)])));
   const rivals = {}; // the same of DDIM, at every number of evaluations, from fewer points
   const rivalsOn = (grid) => (rivals[grid] ??= Array.from({ length: 47 }, (_, i) => [i + 4, distance(endsOf("DDIM", i + 4, grid, starts.slice(0, 60)), exact)]));
 
   function draw() {
-    const [sampler, n, grid] = ["sampler", "evaluations", "grid"].map((name) => model.get(name));
+    const { sampler, evaluations: n, grid } = get();
     const times = timeGrid(stepsFor(sampler, n), grid).map(schedule);
-    const walks = starts.slice(0, PATHS).map((x, i) => walk(sampler, mixture, x, times, (k) => normalPairs(1, 1 + k * POINTS + i)[0]));
+    const walks = starts.slice(0, PATHS).map((x, i) => walk(sampler, mixture, x, times, (k) => pairs(1, 1 + k * POINTS + i)[0]));
     walks.forEach((path, i) => paths[i].setAttribute("d", "M" + path.map(place).join("L")));
     dots.setAttribute("d", walks.flat().map((point) => `M${place(point)}h0`).join(""));
     const ends = endsOf(sampler, n, grid, starts);
@@ -336,16 +210,7 @@ function render({ model, el }) {
     words.say(describe({ sampler, evaluations: n, grid }, { error, rival, law: sliced(ends, real), floor }));
   }
 
-  let waiting = null;
-  const later = () => (waiting ??= requestAnimationFrame(() => { waiting = null; draw(); }));
-  const names = ["sampler", "evaluations", "grid"];
-  for (const name of names) model.on(`change:${name}`, later);
-  draw();
-  return () => {
-    cancelAnimationFrame(waiting);
-    words.stop();
-    for (const name of names) model.off(`change:${name}`, later);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

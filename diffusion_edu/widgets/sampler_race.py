@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,8 +38,6 @@ class SamplerRace(Widget):
     Traits: `sampler`, one of SAMPLERS; `evaluations` of the denoiser, 4 ... 50 (Heun takes the odd number at or below);
     `grid`, one of GRIDS. Raises ValueError for any other value.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     sampler = traitlets.Unicode("DDIM").tag(sync=True)
     evaluations = traitlets.Int(8).tag(sync=True)

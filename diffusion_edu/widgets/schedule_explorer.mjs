@@ -1,6 +1,8 @@
 // Noise schedules side by side: curves, and one real digit noised under each of them.
 // Python: diffusion_edu/widgets/schedule_explorer.py. Its numbers and those here agree to 1e-9 (tests/js).
 
+import { bytesOf, inWords, make, makeChart, makeSlider, makeWidget, makeWords, nearest, typeset, unique } from "./common.mjs";
+
 // ---- mathematics, as in diffusion_edu.schedules ----------------------------------------------------
 
 const preserving = (logAlpha) => ({ alpha: Math.exp(logAlpha), sigma: Math.sqrt(Math.abs(Math.expm1(2 * logAlpha))) });
@@ -132,18 +134,6 @@ export function clampParameter(name, wanted) {
 
 // ---- words ------------------------------------------------------------------------------------------
 
-/** 0.0000404 -> "4.04 × 10⁻⁵". */
-export function inWords(x, digits = 3) {
-  if (x === Infinity) return "+∞";
-  if (x === -Infinity) return "−∞";
-  if (x === 0) return "0";
-  const size = Math.floor(Math.log10(Math.abs(x)));
-  if (size > -4 && size < 6) return Number(x.toPrecision(digits)).toString().replace("-", "−");
-  const [mantissa, exponent] = x.toExponential(digits - 1).split("e");
-  const raised = [...String(Number(exponent))].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
-  return `${mantissa.replace("-", "−")} × 10${raised}`;
-}
-
 const percent = (x) => (x > 0 && x < 0.001 ? "< 0.1 %" : `${(100 * x).toFixed(1)} %`);
 
 /** What is seen at t, in a sentence. */
@@ -168,102 +158,7 @@ export function describeEnd(family, p, x0) {
   return `At t = 1 ${name} ${inWords(share)}, log-SNR ${inWords(logSnr(family, p, 1))}. For this digit the KL divergence to pure noise is ${inWords(kl, 2)} nats: ${verdict}`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 /** Pixels of a noised digit as grey, -1 black and 1 white; variance-exploding ones are first divided by their spread. */
 function paint(canvas, family, p, t, x0, eps) {
@@ -278,20 +173,13 @@ function paint(canvas, family, p, t, x0, eps) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-const nearest = (values, value) =>
-  values.reduce((best, each, i) => (Math.abs(each - value) < Math.abs(values[best] - value) ? i : best), 0);
-
-function render({ model, el }) {
-  const root = makeRoot(el, "edu-schedules", "Noise schedules side by side");
+function render(host) {
+  const { model } = host;
+  const { root, get, set, live } = makeWidget(host, "edu-schedules", "Noise schedules side by side", ["family", "t", ...Object.keys(PARAMETERS)]);
   const x0 = Float64Array.from(bytesOf(model.get("digit")), (value) => value / 127.5 - 1);
   const eps = new Float32Array(bytesOf(model.get("noise")).buffer);
   const side = Math.sqrt(x0.length);
-  const change = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
-
-  const time = makeSlider("time t", 101, (position) => change("t", position / 100));
+  const time = makeSlider("time t", 101, (position) => set({ t: position / 100 }));
 
   const group = unique();
   const tiles = Object.entries(FAMILIES).map(([family, { name, colour, dash }]) => {
@@ -299,7 +187,7 @@ function render({ model, el }) {
     const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
     const share = make("span");
     const line = make("svg:svg", { viewBox: "0 0 90 5", "aria-hidden": "true" }, make("svg:path", { d: "M20 2.5h52", stroke: colour, "stroke-width": 3, "stroke-dasharray": dash }));
-    input.addEventListener("change", () => change("family", family));
+    input.addEventListener("change", () => set({ family }));
     return { family, input, canvas, share, node: make("label", { class: "tile", style: `--colour: ${colour}` }, input, canvas, line, make("b", {}, name), share) };
   });
 
@@ -313,7 +201,7 @@ function render({ model, el }) {
     chart.moveDot = chart.addDot();
     const point = (event) => {
       const box = chart.plot.getBoundingClientRect();
-      if (event.buttons) change("t", Math.round(100 * Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1)) / 100);
+      if (event.buttons) set({ t: Math.round(100 * Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1)) / 100 });
     };
     chart.node.addEventListener("pointerdown", point);
     chart.node.addEventListener("pointermove", point);
@@ -325,13 +213,13 @@ function render({ model, el }) {
     const box = make("input", { type: "number", step: "any", "aria-label": `${name}: exact value` });
     const slider = makeSlider(name, values.length, (position) => {
       note.replaceChildren();
-      change(parameter, values[position]);
+      set({ [parameter]: values[position] });
     }, box);
     box.addEventListener("change", () => {
       const allowed = clampParameter(parameter, box.value);
       note.replaceChildren(...typeset(allowed.note));
-      if (allowed.value !== null) change(parameter, allowed.value);
-      box.value = model.get(parameter);
+      if (allowed.value !== null) set({ [parameter]: allowed.value });
+      box.value = get()[parameter];
     });
     return { parameter, values, ...slider };
   });
@@ -341,18 +229,17 @@ function render({ model, el }) {
     make("div", { class: "parameters" }, ...sliders.map((each) => each.node), note));
   const words = makeWords(root);
 
-  const parameters = () => Object.fromEntries(Object.keys(PARAMETERS).map((name) => [name, model.get(name)]));
-
-  function drawCurves() {
-    const p = parameters();
+  function drawCurves(p) {
     for (const { lines, value } of charts)
       for (const { family, draw } of lines) draw(Array.from({ length: 201 }, (_, i) => [i / 200, value(family, p, i / 200)]));
     for (const { parameter, values, show } of sliders) show(nearest(values, p[parameter]), p[parameter], inWords(p[parameter]));
-    drawMoment();
   }
 
-  function drawMoment() {
-    const [p, t, chosen] = [parameters(), model.get("t"), model.get("family")];
+  let drawnFor = "";
+  function draw() {
+    const { t, family: chosen, ...p } = get();
+    if (drawnFor !== JSON.stringify(p)) drawCurves(p);
+    drawnFor = JSON.stringify(p);
     time.show(Math.round(100 * t), t.toFixed(2), `t ${t.toFixed(2)}, log signal-to-noise ratio ${inWords(logSnr(chosen, p, t))}`);
     for (const { family, input, canvas, share } of tiles) {
       paint(canvas, family, p, t, x0, eps);
@@ -368,13 +255,7 @@ function render({ model, el }) {
     words.say(`${FAMILIES[chosen].name}. ${describeNow(chosen, p, t)}\n${describeEnd(chosen, p, x0)}`);
   }
 
-  const listeners = [["change:t", drawMoment], ["change:family", drawMoment], ...Object.keys(PARAMETERS).map((name) => [`change:${name}`, drawCurves])];
-  for (const [event, listener] of listeners) model.on(event, listener);
-  drawCurves();
-  return () => {
-    words.stop();
-    for (const [event, listener] of listeners) model.off(event, listener);
-  };
+  return live(draw, words.stop);
 }
 
 export default { render };

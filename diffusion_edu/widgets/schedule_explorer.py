@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -48,8 +47,6 @@ class ScheduleExplorer(Widget):
     shape; traits: initial values, all in `LIMITS`. `beta_min` and `beta_max` are the first and last noise variance of
     a chain of `steps` steps (DDPM's by default), read at t = k / steps. Raises ValueError for other shapes or values.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     family = traitlets.Unicode("linear", help="which family is chosen").tag(sync=True)
     t = traitlets.Float(0.5).tag(sync=True)

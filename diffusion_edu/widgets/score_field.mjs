@@ -1,6 +1,8 @@
 // The score field: arrows of a noisy mixture, and walkers that follow them by Langevin dynamics.
 // Python: diffusion_edu/widgets/score_field.py
 
+import { inWords, make, makeButton, makeCheckbox, makeCloud, makePlay, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, nearest, normalPairs } from "./common.mjs";
+
 // ---- mathematics ------------------------------------------------------------------------------------
 
 export const LEVELS = 61; // positions of the noise slider
@@ -13,26 +15,6 @@ export const levelAt = (position) => LOWEST * (HIGHEST / LOWEST) ** (position / 
 
 /** The nearest position of the slider to a noise level. */
 export const positionOf = (sigma) => Math.round((Math.log(sigma / LOWEST) / Math.log(HIGHEST / LOWEST)) * (LEVELS - 1));
-
-/** A seeded stream of uniform numbers in [0, 1): mulberry32. */
-export function mulberry32(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let z = Math.imul(state ^ (state >>> 15), state | 1);
-    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
-    return ((z ^ (z >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-/** `count` pairs of standard normal numbers from a uniform stream: Box and Muller. */
-export function normalPairs(random, count) {
-  return Array.from({ length: count }, () => {
-    const radius = Math.sqrt(-2 * Math.log(1 - random())); // 1 - u is never 0
-    const angle = 2 * Math.PI * random();
-    return [radius * Math.cos(angle), radius * Math.sin(angle)];
-  });
-}
 
 /** log of weight times density of each lump at [x, y], after noise of level sigma was added. */
 const logParts = ({ means, stds, weights }, sigma, [x, y]) => means.map(([a, b], k) => {
@@ -83,18 +65,6 @@ export const errorOf = (weight, n) => Math.sqrt((weight * (1 - weight)) / n);
 
 // ---- words ------------------------------------------------------------------------------------------
 
-/** 0.0000404 -> "4.04 × 10⁻⁵". */
-export function inWords(x, digits = 3) {
-  if (x === Infinity) return "+∞";
-  if (x === -Infinity) return "−∞";
-  if (x === 0) return "0";
-  const size = Math.floor(Math.log10(Math.abs(x)));
-  if (size > -4 && size < 6) return Number(x.toPrecision(digits)).toString().replace("-", "−");
-  const [mantissa, exponent] = x.toExponential(digits - 1).split("e");
-  const raised = [...String(Number(exponent))].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
-  return `${mantissa.replace("-", "−")} × 10${raised}`;
-}
-
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
 /** What is seen now, in sentences. */
@@ -114,102 +84,7 @@ export function describe({ sigma, size, noise, annealed, steps, shares, weights,
   return `${first} ${verdict}${why}`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const REACH = 3; // the picture shows [-3, 3] in both directions
 const SIDE = 420; // pixels of the canvas, before the screen's density
@@ -220,19 +95,16 @@ function makePicture(lumps) {
   const scale = Math.min(window.devicePixelRatio || 1, 2);
   const canvas = make("canvas", { width: SIDE * scale, height: SIDE * scale, role: "img" });
   const pen = canvas.getContext("2d");
-  const cloud = document.createElement("canvas");
-  const cells = (cloud.width = cloud.height = 84);
+  const cells = 84;
   const at = ([x, y]) => [((x + REACH) / (2 * REACH)) * SIDE, ((REACH - y) / (2 * REACH)) * SIDE];
   const grid = Array.from({ length: 15 }, (_, i) => -REACH + ((i + 0.5) * 2 * REACH) / 15);
-  let drawnFor = null;
+  let [cloud, drawnFor] = [null, null];
 
   function drawCloud(sigma) {
-    const image = new ImageData(cells, cells);
-    const values = Array.from({ length: cells * cells }, (_, i) =>
-      density(lumps, sigma, [-REACH + ((i % cells) + 0.5) * (2 * REACH / cells), REACH - (Math.floor(i / cells) + 0.5) * (2 * REACH / cells)]));
+    const middle = (i) => -REACH + ((i + 0.5) * 2 * REACH) / cells;
+    const values = Array.from({ length: cells * cells }, (_, k) => density(lumps, sigma, [middle(k % cells), -middle(Math.floor(k / cells))]));
     const top = Math.max(...values);
-    values.forEach((value, i) => image.data.set([47, 109, 179, 130 * Math.sqrt(value / top)], 4 * i));
-    cloud.getContext("2d").putImageData(image, 0, 0);
+    cloud = makeCloud(cells, cells, (i, j) => 0.51 * Math.sqrt(values[j * cells + i] / top));
     drawnFor = sigma;
   }
 
@@ -292,99 +164,64 @@ function makeBars(lumps, n) {
   return { node: make("div", {}, head, ...rows.map(({ row }) => row)), show: (shares) => shares.forEach((share, k) => rows[k].show(share)) };
 }
 
-/** A checkbox or radio button with its label. */
-function makeChoice(type, name, text, onChange) {
-  const input = make("input", { type, name });
-  input.addEventListener("change", () => onChange(input.checked));
-  return { input, node: make("label", { class: "choice" }, input, text) };
-}
-
-function render({ model, el }) {
+function render(host) {
+  const { model } = host;
   const lumps = Object.fromEntries(["means", "stds", "weights"].map((name) => [name, model.get(name)]));
   const start = model.get("start");
-  const root = makeRoot(el, "edu-score", "Walkers on the arrows of a score");
-  let [walkers, made, random, timer] = [model.get("walkers"), model.get("steps"), mulberry32(model.get("seed")), null];
+  const { root, get, set, draw, live } = makeWidget(host, "edu-score", "Walkers on the arrows of a score", ["sigma", "size", "noise", "annealed"]);
+  let [walkers, made, random] = [model.get("walkers"), model.get("steps"), mulberry32(model.get("seed"))];
 
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
   const noise = makeSlider("noise level σ", LEVELS, (position) => set({ sigma: levelAt(position) }));
   const size = makeSlider("step size", SIZES.length, (position) => set({ size: SIZES[position] }));
 
-  const button = (text, act) => {
-    const node = make("button", { type: "button" }, text);
-    node.addEventListener("click", act);
-    return node;
-  };
-  const play = button("▶ Play", () => (timer === null ? run() : pause()));
-  const once = button("One step", () => { pause(); advance(); });
-  const again = button("Start again", restart);
-  const shaken = makeChoice("checkbox", unique(), "noise", (on) => set({ noise: on }));
-  const group = unique();
-  const modes = [["one level", false], ["annealed", true]].map(([text, annealed]) =>
-    makeChoice("radio", group, text, () => { set({ annealed }); if (annealed) restart(); }));
+  const play = makePlay(advance, { every: 60 });
+  const once = makeButton("One step", () => { play.stop(); advance(); });
+  const again = makeButton("Start again", restart);
+  const shaken = makeCheckbox("noise", (noise) => set({ noise }));
+  const modes = makeRadios("noise levels", [[false, "one level"], [true, "annealed"]], (annealed) => { set({ annealed }); if (annealed) restart(); });
 
-  function pause() {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = "▶ Play";
-    draw();
-  }
-  function run() {
-    play.textContent = "❚❚ Pause";
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    timer = setInterval(advance, calm ? 700 : 60);
-  }
   function restart() {
-    pause();
+    play.stop();
     [walkers, made, random] = [start, 0, mulberry32(model.get("seed"))];
-    if (model.get("annealed")) set({ sigma: HIGHEST });
+    if (get().annealed) set({ sigma: HIGHEST });
     draw();
   }
   function advance() {
-    const sigma = model.get("sigma");
-    const z = model.get("noise") ? normalPairs(random, walkers.length) : null;
-    walkers = langevinStep(lumps, sigma, stepOf(lumps, sigma, model.get("size")), walkers, z);
+    const { sigma, size, noise, annealed } = get();
+    const z = noise ? normalPairs(random, walkers.length) : null;
+    walkers = langevinStep(lumps, sigma, stepOf(lumps, sigma, size), walkers, z);
     made += 1;
-    const position = positionOf(sigma);
-    if (model.get("annealed") && made % REST === 0) position > 0 ? set({ sigma: levelAt(position - 1) }) : pause();
     draw();
+    if (!annealed || made % REST !== 0) return true;
+    if (positionOf(sigma) === 0) return false;
+    set({ sigma: levelAt(positionOf(sigma) - 1) });
+    return true;
   }
 
   const picture = makePicture(lumps);
   const bars = makeBars(lumps, start.length);
   const side = make("div", {}, bars.node);
   root.append(noise.node, size.node,
-    make("div", { class: "drive" }, play, once, again, shaken.node, make("span", { role: "radiogroup", "aria-label": "noise levels" }, ...modes.map(({ node }) => node))),
+    make("div", { class: "drive" }, play.node, once, again, shaken.node, modes.node),
     make("div", { class: "below" }, picture.canvas, side));
   const words = makeWords(side);
 
-  function draw() {
-    const [sigma, step] = [model.get("sigma"), model.get("size")];
+  function drawNow() {
+    const { sigma, size: step, noise: shake, annealed } = get();
     const shares = sharesOf(lumps.means, walkers);
     noise.show(positionOf(sigma), sigma.toFixed(2), `noise level ${sigma.toFixed(2)}`);
-    const nearest = SIZES.reduce((best, value, i) => (Math.abs(value - step) < Math.abs(SIZES[best] - step) ? i : best), 0);
-    size.show(nearest, `${inWords(step, 2)} × var`, `step ${inWords(step, 2)} times the thinnest lump's variance`);
-    shaken.input.checked = model.get("noise");
-    modes.forEach(({ input }, i) => (input.checked = model.get("annealed") === Boolean(i)));
+    size.show(nearest(SIZES, step), `${inWords(step, 2)} × var`, `step ${inWords(step, 2)} times the thinnest lump's variance`);
+    shaken.show(shake);
+    modes.show(annealed);
     picture.draw(sigma, walkers);
     picture.canvas.setAttribute("aria-label", `Arrows of the score at noise level ${sigma.toFixed(2)} and ${walkers.length} walkers after ${made} steps`);
     bars.show(shares);
-    words.say(describe({ sigma, size: step, noise: model.get("noise"), annealed: model.get("annealed"), steps: made, shares, weights: lumps.weights, n: start.length }));
+    words.say(describe({ sigma, size: step, noise: shake, annealed, steps: made, shares, weights: lumps.weights, n: start.length }));
   }
 
-  const events = ["sigma", "size", "noise", "annealed"].map((name) => `change:${name}`);
-  for (const event of events) model.on(event, draw);
   const theme = new MutationObserver(draw); // the canvas takes its ink from the page's theme
   theme.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-  draw();
-  return () => {
-    clearInterval(timer);
-    words.stop();
-    theme.disconnect();
-    for (const event of events) model.off(event, draw);
-  };
+  return live(drawNow, words.stop, play.stop, () => theme.disconnect());
 }
 
 export default { render };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import hypot, sqrt
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,8 +32,6 @@ class ScoreField(Widget):
     whether the level falls by itself.
     Raises ValueError for anything else.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     means = traitlets.List(help="centres of the lumps").tag(sync=True)
     stds = traitlets.List(help="widths of the lumps").tag(sync=True)

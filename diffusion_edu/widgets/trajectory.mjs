@@ -1,19 +1,9 @@
 // Sampling, watched: a slider over the states x_t of a real run and the denoiser's estimates x0_hat.
 // Python: diffusion_edu/widgets/trajectory.py
 
-// ---- words ------------------------------------------------------------------------------------------
+import { inWords, make, makeChart, makePlay, makeSlider, makeWidget, makeWords, typeset } from "./common.mjs";
 
-/** 0.0000404 -> "4.04 × 10⁻⁵". */
-export function inWords(x, digits = 3) {
-  if (x === Infinity) return "+∞";
-  if (x === -Infinity) return "−∞";
-  if (x === 0) return "0";
-  const size = Math.floor(Math.log10(Math.abs(x)));
-  if (size > -4 && size < 6) return Number(x.toPrecision(digits)).toString().replace("-", "−");
-  const [mantissa, exponent] = x.toExponential(digits - 1).split("e");
-  const raised = [...String(Number(exponent))].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
-  return `${mantissa.replace("-", "−")} × 10${raised}`;
-}
+// ---- words ------------------------------------------------------------------------------------------
 
 /** What is seen at t, in sentences; snr is null where there is no noise, distance that of x0_hat to the end. */
 export function describe(t, snr, distance) {
@@ -22,102 +12,7 @@ export function describe(t, snr, distance) {
   return `t = ${t.toFixed(2)}, log-SNR ${inWords(snr)}: in x_t there is ${balance}. The estimate x̂_0 differs from the finished image by ${inWords(distance, 2)} (root mean square; black is −1, white 1).`;
 }
 
-// ---- common to all widgets (tests/widgets/test_all.py holds the copies equal) ---------------------------
-
-const unique = () => `edu-${Math.random().toString(36).slice(2)}`;
-
-/** An element with attributes and children; `svg:` before the tag makes it one of SVG. */
-function make(tag, attributes = {}, ...children) {
-  const node = tag.startsWith("svg:")
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text in which x_t stands with a subscript, as nodes. */
-const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
-
-/** The widget's root in `el`. JupyterLab's notebook would take the arrow keys: they stay inside. */
-function makeRoot(el, kind, name) {
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": name });
-  root.addEventListener("keydown", (event) => event.stopPropagation());
-  el.append(root);
-  return root;
-}
-
-/** A labelled slider over 0 ... count - 1, its value in `shown`; show(position, value, spoken) moves it and tells nobody. */
-function makeSlider(name, count, onInput, shown = make("output", { class: "value", "aria-live": "off" })) {
-  const id = unique();
-  const input = make("input", { type: "range", id, min: 0, max: count - 1, step: 1 });
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  const show = (position, value, spoken) => {
-    input.value = position;
-    input.setAttribute("aria-valuetext", spoken);
-    shown.value = value;
-  };
-  return { node: make("div", { class: "control" }, make("label", { for: id }, ...typeset(name)), input, shown), show };
-}
-
-/** Visible text, and its copy for screen readers, which waits until the reader's hand rests. */
-function makeWords(root) {
-  const seen = make("p", { class: "words" });
-  const heard = make("div", { class: "heard", "aria-live": "polite" });
-  let timer;
-  root.append(seen, heard);
-  return {
-    say(text) {
-      seen.replaceChildren(...typeset(text));
-      clearTimeout(timer);
-      timer = setTimeout(() => (heard.textContent = text), 700);
-    },
-    stop: () => clearTimeout(timer),
-  };
-}
-
-/** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. */
-function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
-  const x = (value) => (value * width).toFixed(1);
-  const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
-  const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
-  const plot = make("svg:svg", { x: left, y: top, width, height }); // clips what leaves it
-  const front = make("svg:g", { transform: `translate(${left} ${top})` });
-  const text = (x, y, anchor, words) => chart.append(make("svg:text", { x, y, "text-anchor": anchor }, words));
-  for (const [value, words] of yTicks) {
-    front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
-    text(left - 5, top + 4 + Number(y(value)), "end", words);
-  }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
-  const cursor = make("svg:path", { class: "cursor" });
-  front.append(cursor);
-  chart.append(front, plot);
-  return {
-    node: make("figure", {}, make("div", { class: "quiet" }, title), chart),
-    plot,
-    y,
-    addCurve(colour, dash) {
-      const curve = make("svg:path", { class: "curve", style: `--colour: ${colour}`, "stroke-dasharray": dash });
-      plot.append(curve);
-      return { curve, draw: (points) => curve.setAttribute("d", "M" + points.map(([a, b]) => `${x(a)} ${y(b, 9)}`).join("L")) };
-    },
-    addDot() {
-      const dot = make("svg:circle", { class: "dot", r: 4.5 });
-      chart.append(dot);
-      return (a, b, colour) => {
-        dot.setAttribute("transform", `translate(${left + Number(x(a))} ${top + Number(y(b))})`);
-        dot.style.setProperty("--colour", colour);
-      };
-    },
-    moveCursor: (value) => cursor.setAttribute("d", `M${x(value)} 0v${height}`),
-  };
-}
-
-/** Bytes of a base64 text. */
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-// ---- end of what is common --------------------------------------------------------------------------
+// ---- the picture ------------------------------------------------------------------------------------
 
 const FILM = 5; // images side by side
 const CURVES = [
@@ -143,39 +38,28 @@ function makeFilm(sheet, labels, [height, width], first) {
   return { film, show: (frame) => pens.forEach((draw) => draw(frame)) };
 }
 
-async function render({ model, el }) {
+async function render(host) {
+  const { model } = host;
   const [times, snrs, labels, shape] = ["times", "log_snrs", "labels", "shape"].map((name) => model.get(name));
   const distances = model.get("distances");
   const last = times.length - 1;
-  const root = makeRoot(el, "edu-trajectory", "Sampling, watched");
+  const { root, get, set, live } = makeWidget(host, "edu-trajectory", "Sampling, watched", ["time_index"]);
   const sheet = new Image();
   sheet.src = `data:image/png;base64,${model.get("sprites")}`;
   await sheet.decode();
 
-  const go = (frame) => {
-    model.set("time_index", frame);
-    model.save_changes();
-  };
-
+  const go = (time_index) => set({ time_index });
+  const play = makePlay(
+    () => {
+      go(get().time_index + 1);
+      return get().time_index < last;
+    },
+    { begin: () => get().time_index === last && go(0) },
+  );
   const slider = makeSlider("time", times.length, (frame) => {
-    pause();
+    play.stop();
     go(frame);
   });
-  const button = make("button", { type: "button" }, "▶ Play");
-  let timer = null;
-  function pause() {
-    clearInterval(timer);
-    timer = null;
-    button.textContent = "▶ Play";
-    draw();
-  }
-  function play() {
-    button.textContent = "❚❚ Pause";
-    if (model.get("time_index") === last) go(0);
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    timer = setInterval(() => (model.get("time_index") < last ? go(model.get("time_index") + 1) : pause()), calm ? 800 : 150);
-  }
-  button.addEventListener("click", () => (timer === null ? play() : pause()));
 
   const films = [];
   for (let first = 0; first < labels.length; first += FILM) films.push(makeFilm(sheet, labels, shape, first));
@@ -193,11 +77,11 @@ async function render({ model, el }) {
   });
 
   const text = make("div");
-  root.append(make("div", { class: "drive" }, button, slider.node), pictures, make("div", { class: "below" }, chart.node, text));
+  root.append(make("div", { class: "drive" }, play.node, slider.node), pictures, make("div", { class: "below" }, chart.node, text));
   const words = makeWords(text);
 
   function draw() {
-    const frame = model.get("time_index");
+    const frame = get().time_index;
     slider.show(frame, `t = ${times[frame].toFixed(2)}`, `t ${times[frame].toFixed(2)}, frame ${frame + 1} of ${last + 1}`);
     films.forEach(({ show }) => show(frame));
     dots.forEach((move) => move(frame));
@@ -205,13 +89,7 @@ async function render({ model, el }) {
     words.say(describe(times[frame], snrs[frame], distances[frame]));
   }
 
-  model.on("change:time_index", draw);
-  draw();
-  return () => {
-    clearInterval(timer);
-    words.stop();
-    model.off("change:time_index", draw);
-  };
+  return live(draw, words.stop, play.stop);
 }
 
 export default { render };

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +31,6 @@ class Trajectory(Widget):
     `time_index` counts frames in sampling order; it starts where log-SNR is nearest to -2, when x_t is still noise.
     Raises ValueError for anything else.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     time_index = traitlets.Int(0, help="which frame is shown").tag(sync=True)
     times = traitlets.List(help="t of each frame, decreasing").tag(sync=True)

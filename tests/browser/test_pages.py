@@ -95,9 +95,9 @@ def test_a_broken_widget_keeps_its_picture(new_context: Callable, site_url: str)
         """() => {
             const widget = document.createElement('div');
             widget.className = 'edu-widget';
-            const module = btoa('export default {render() {throw Error("no canvas")}}');
+            const module = JSON.stringify('export default {render() {throw Error("no canvas")}}');
             widget.innerHTML = '<script type="application/json" class="edu-state">{}<\\/script>'
-              + '<script type="text/plain" class="edu-module">' + module + '<\\/script>'
+              + '<script type="application/json" class="edu-module">' + module + '<\\/script>'
               + '<div class="edu-static">the picture</div>';
             document.querySelector('.bd-article').append(widget);
             const host = [...document.scripts].find(each => each.src.includes('widget-host.js'));

@@ -1,6 +1,5 @@
 """The widgets, used: on the built pages with the network blocked, and in a real JupyterLab with a live kernel."""
 
-import base64
 import json
 import re
 import time
@@ -122,7 +121,7 @@ def test_widget_works_from_a_folder(open_file: Callable[..., Page], name: str):
 
 def test_trajectory_plays_and_pauses(open_widget: Callable[..., Locator]):
     live = open_widget(TRAJECTORY)
-    slider, button = live.get_by_label("time"), live.get_by_role("button")
+    slider, button = live.get_by_label("time"), live.get_by_role("button", name=re.compile("Play|Pause"))
     slider.press("Home")
     button.press("Enter")
     expect(button).to_have_text("❚❚ Pause")
@@ -146,9 +145,9 @@ def test_widget_fits_a_phone(open_widget: Callable[..., Locator], name: str):
 
 
 def test_a_broken_module_leaves_the_figure(new_context: Callable, tmp_path: Path, site: Path):
-    module = base64.b64encode(b"export default { render() { throw new Error('no canvas'); } };").decode()
+    module = json.dumps("export default { render() { throw new Error('no canvas'); } };")
     state = '<script type="application/json" class="edu-state">{}</script>'
-    broken = f'<div class="edu-widget">{state}<script type="text/plain" class="edu-module">{module}</script>'
+    broken = f'<div class="edu-widget">{state}<script type="application/json" class="edu-module">{module}</script>'
     script, style = (site / "_static" / name for name in ("widget-host.js", "book.css"))
     page_file = tmp_path / "page.html"
     page_file.write_text(

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
+import { mulberry32, normalPairs } from "../../diffusion_edu/widgets/common.mjs";
 import * as race from "../../diffusion_edu/widgets/sampler_race.mjs";
 
 const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/sampler_race.json", import.meta.url)));
@@ -43,7 +44,7 @@ test("an ancestral step agrees, and the last one adds no noise", () => {
 test("the exact ends agree", () => closePoints(race.exactEnds(fixture.mixture, fixture.x), fixture.exact, 1e-6));
 
 test("distances are distances", () => {
-  const points = race.normalPairs(50, 1);
+  const points = normalPairs(mulberry32(1), 50);
   close(race.distance(points, points.map(([x, y]) => [x + 3, y + 4])), 5);
   assert.equal(race.sliced(points, points), 0);
   close(race.sliced(points, points.map(([x, y]) => [x + 1, y])), Math.sqrt(0.5), 1e-6);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
+import { mulberry32, normalPairs } from "../../diffusion_edu/widgets/common.mjs";
 import * as field from "../../diffusion_edu/widgets/score_field.mjs";
 
 const { lumps, points, cases, runs, normals, shares, limits } = JSON.parse(readFileSync(new URL("../../_build/fixtures/score_field.json", import.meta.url)));
@@ -35,8 +36,8 @@ test("whole Langevin runs agree with Python's, with the same noise and without",
 });
 
 test("the random numbers are Python's, and standard normal", () => {
-  close(field.normalPairs(field.mulberry32(7), 200), normals, "normal");
-  const many = field.normalPairs(field.mulberry32(1), 50000).flat();
+  close(normalPairs(mulberry32(7), 200), normals, "normal");
+  const many = normalPairs(mulberry32(1), 50000).flat();
   const mean = many.reduce((sum, each) => sum + each, 0) / many.length;
   const variance = many.reduce((sum, each) => sum + each ** 2, 0) / many.length - mean ** 2;
   assert.ok(Math.abs(mean) < 4 / Math.sqrt(1e5)); // four standard errors

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { describe, inWords } from "../../diffusion_edu/widgets/trajectory.mjs";
+import { inWords } from "../../diffusion_edu/widgets/common.mjs";
+import { describe } from "../../diffusion_edu/widgets/trajectory.mjs";
 
 test("noise and signal change places where log-SNR changes sign", () => {
   assert.match(describe(0.5, Math.log(1 / 8), 0.3), /t = 0\.50, log-SNR −2\.08: in x_t there is noise 8 times the signal.* by 0\.3 /);

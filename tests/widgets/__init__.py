@@ -15,7 +15,8 @@ from types import ModuleType
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "diffusion_edu" / "widgets"
-MODULES = sorted(FOLDER.glob("*.mjs"))
+MODULES = sorted(path for path in FOLDER.glob("*.mjs") if path.with_suffix(".py").exists())
+SHARED = sorted(set(FOLDER.glob("*.mjs")) - set(MODULES))  # what modules import from
 
 
 def specimens() -> list[ModuleType]:

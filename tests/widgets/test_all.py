@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import BUILD, ROOT, write_atomically
-from tests.widgets import FOLDER, MODULES, Parts, specimens
+from tests.widgets import FOLDER, MODULES, SHARED, Parts, specimens
 
 widgets = pytest.importorskip("diffusion_edu.widgets", reason="anywidget is not installed: widgets were not tested")
-from diffusion_edu.widgets.base import script_json  # noqa: E402
+from diffusion_edu.widgets.base import IMPORT, script_json  # noqa: E402
 
 LIMIT_MODULE = 20_000  # bytes: a module is read by students
 LIMIT_STATE = 250_000  # bytes after gzip: what a page may weigh for one widget
@@ -48,8 +48,7 @@ def test_html_carries_state_module_and_figure(widget):
     parts = Parts(widget.to_html())
     assert json.loads(parts.scripts["edu-state"]) == widget.state()
     assert not [name for name in widget.state() if name.startswith("_") or name in ("layout", "tabbable")]
-    module = base64.b64decode(parts.scripts["edu-module"]).decode()
-    assert module in [path.read_text(encoding="utf-8") for path in MODULES]
+    assert json.loads(parts.scripts["edu-module"]) in [path.read_text(encoding="utf-8") for path in MODULES]
     picture = Image.open(io.BytesIO(base64.b64decode(parts.picture["src"].removeprefix("data:image/png;base64,"))))
     width, height = int(parts.picture["width"]), int(parts.picture["height"])
     assert picture.size == (2 * width, 2 * height)
@@ -96,19 +95,35 @@ except ImportError:
 # --- the modules ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_module_stands_alone_and_is_short(path: Path):
+@pytest.mark.parametrize("path", MODULES + SHARED, ids=lambda path: path.stem)
+def test_module_is_short_and_asks_nobody(path: Path):
     text = path.read_text(encoding="utf-8")
     assert len(text.encode()) <= LIMIT_MODULE
-    assert not re.search(r"^\s*import\b|\bimport\(|\bfetch\(|https?://(?!www\.w3\.org/2000/svg)", text, re.MULTILINE)
-    assert path.with_suffix(".py").exists()
+    assert not re.search(r"\bimport\(|\bfetch\(|https?://(?!www\.w3\.org/2000/svg)", text)
+    imported = re.findall(r"^import\b.*", text, re.MULTILINE)
+    assert [line for line in imported if not IMPORT.fullmatch(line)] == [], "one line of names, from a file beside it"
+    assert {IMPORT.fullmatch(line)[2] for line in imported} <= {each.name for each in SHARED}
 
 
-def test_what_modules_share_is_the_same():
-    shared = {
-        re.search(r"// ---- common.*// ---- end of what is common", path.read_text(), re.DOTALL)[0] for path in MODULES
-    }
-    assert len(shared) == 1, "copy the common part from one module to the others"
+def test_jupyterlab_gets_modules_that_stand_alone(tmp_path: Path):
+    """Node loads each from a folder where nothing else is; what a module exports is what its file exports."""
+    script = """
+import { pathToFileURL } from "node:url";
+for (const [whole, file] of JSON.parse(process.argv[1])) {
+  const [a, b] = [await import(pathToFileURL(whole)), await import(pathToFileURL(file))];
+  if (typeof a.default.render !== "function" || String(Object.keys(a)) !== String(Object.keys(b))) throw Error(file);
+}
+"""
+    pairs = []
+    for path, specimen in zip(MODULES, specimens(), strict=True):
+        whole = tmp_path / path.name
+        whole.write_text(getattr(widgets, specimen.NAME)._esm, encoding="utf-8")
+        assert not re.search(r"^import\b", whole.read_text(encoding="utf-8"), re.MULTILINE)
+        pairs.append([str(whole), str(path)])
+    command = [node(), "--input-type=module", "--eval", script, json.dumps(pairs)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert len(pairs) == len(MODULES)
 
 
 def test_the_rules_of_each_widget_stand_at_the_top_of_the_style():
@@ -119,7 +134,7 @@ def test_the_rules_of_each_widget_stand_at_the_top_of_the_style():
             styled |= set(re.findall(r"edu-\w+", line))
         depth += line.count("{") - line.count("}")
     assert depth == 0
-    kinds = [re.findall(r'makeRoot\(el, "(edu-\w+)"', path.read_text(encoding="utf-8")) for path in MODULES]
+    kinds = [re.findall(r'makeWidget\(host, "(edu-\w+)"', path.read_text(encoding="utf-8")) for path in MODULES]
     assert all(kinds) and styled == set(sum(kinds, []))
 
 
