@@ -1,4 +1,4 @@
-"""The command line: `python -m diffusion_edu train | sample | evaluate | likelihood | train-...`, see `--help`."""
+"""The command line: `python -m diffusion_edu train | sample | evaluate | likelihood | export | train-...`, see `--help`."""
 
 from __future__ import annotations
 
@@ -100,6 +100,10 @@ def parser() -> argparse.ArgumentParser:
     likelihood.add_argument("--probes", type=int, default=4, help="Hutchinson probes for the spread, route ode")
     likelihood.add_argument("--conditional", action="store_true", help="tell the network each image's class")
     likelihood.add_argument("--draws", type=int, default=8, help="route elbo: noise levels asked for an image")
+
+    export = commands.add_parser("export", help="write a checkpoint's network as one ONNX file")
+    export.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
+    export.add_argument("--out", type=Path, required=True, help="the file, NAME.onnx")
 
     classifier = commands.add_parser("train-classifier", help="train the MNIST classifier that judges samples")
     classifier.add_argument("--out", type=Path, required=True)
@@ -616,6 +620,12 @@ def train_vae(options: argparse.Namespace) -> None:
     print("\n".join(f"{key:24} {value}" for key, value in measured.items()))
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write a checkpoint's network as an ONNX file."""
+    size = checkpoints.export_onnx(options.checkpoint, options.out)
+    print(f"wrote {options.out}, {size / 1e6:.1f} MB")
+
+
 def check_images(options: argparse.Namespace) -> None:
     """Raise ValueError for fewer images than a standard error needs."""
     if options.images < 2:
@@ -636,6 +646,7 @@ COMMANDS = {
     "sample": sample,
     "evaluate": evaluate,
     "likelihood": likelihood,
+    "export": export,
     "train-variance": train_variance,
     "train-classifier": train_classifier,
     "train-noisy-classifier": train_noisy_classifier,
@@ -648,7 +659,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         check_positive(options)
-        if options.threads:
+        if getattr(options, "threads", None):
             torch.set_num_threads(options.threads)
         COMMANDS[options.command](options)
     except (ValueError, OSError) as error:

@@ -149,6 +149,44 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     return denoiser.eval()
 
 
+def export_onnx(folder: str | Path, path: str | Path) -> int:
+    """Write the denoiser of a checkpoint folder as one ONNX file, see `export.to_onnx`; return its bytes.
+
+    Raises ValueError when there is no class-conditional denoiser in the folder, for a path that cannot be written, or
+    without the extra `export`.
+    """
+    from diffusion_edu.export import to_onnx
+
+    denoiser = load(folder)
+    if not getattr(denoiser.net, "num_classes", None) or "shape" not in denoiser.manifest.get("dataset", {}):
+        raise ValueError(f"{folder} holds no denoiser with classes whose images have a known shape")
+    facts = {
+        "schedule": describe_schedule(denoiser.schedule),
+        "target": denoiser.target,
+        "clip": denoiser.clip,
+        "num_classes": denoiser.net.num_classes,
+        "shape": denoiser.manifest["dataset"]["shape"],
+        "sha256": denoiser.manifest["sha256"],
+    }
+    content = to_onnx(denoiser.net, facts["shape"], facts)
+    write_atomically(Path(path), content)
+    return len(content)
+
+
+def load_onnx(path: str | Path, threads: int = 0) -> Denoiser:
+    """Denoiser from an ONNX file that `export_onnx` wrote: the same answers as the checkpoint's, without gradients.
+
+    threads: CPU threads of ONNX Runtime, 0 for its own choice. Raises ValueError for a file that is missing or damaged.
+    """
+    from diffusion_edu.export import OnnxNetwork
+
+    net = OnnxNetwork(path, threads)
+    clip = tuple(net.facts["clip"]) if net.facts["clip"] else None
+    denoiser = Denoiser(net, make_schedule(**net.facts["schedule"]), net.facts["target"], clip)
+    denoiser.manifest = {"dataset": {"shape": list(net.shape)}, **net.facts}
+    return denoiser.eval()
+
+
 def describe_schedule(schedule: Schedule) -> dict[str, Any]:
     """Keyword arguments from which `make_schedule` builds this schedule again."""
     return {"name": type(schedule).__name__, **asdict(schedule)}

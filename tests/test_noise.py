@@ -27,7 +27,9 @@ def test_the_stream_is_that_of_the_published_loop(seed):
 
 def test_normal_numbers_have_the_moments_and_tails_of_a_normal_law():
     z = normals(3, 200_000)
-    error = 200_000**-0.5  # of the mean; the variance's is sqrt 2 of that, the third moment's sqrt 15, the fourth's sqrt 96
+    error = (
+        200_000**-0.5
+    )  # of the mean; the variance's is sqrt 2 of that, the third moment's sqrt 15, the fourth's sqrt 96
     assert abs(z.mean()) < 4 * error
     assert abs(z.var() - 1) < 4 * 2**0.5 * error
     assert abs((z**3).mean()) < 4 * 15**0.5 * error

@@ -8,7 +8,8 @@
 //   </div>
 // The module is an anywidget front end, `export default { render({ model, el }) }`, the same that JupyterLab
 // loads. Here `model` is the small stand-in below: there is no Python behind a page. The files that modules import
-// stand once for all pages in widget-shared.js, as text: from file:// no module could be fetched.
+// stand once for all pages in widget-shared.js, as text: from file:// no module could be fetched. What a widget asks a
+// trained network with `model.send` is answered by network-worker.mjs, which is started at the first question.
 
 (() => {
   "use strict";
@@ -23,9 +24,46 @@
     return urls.get(text);
   }
 
-  /** The part of anywidget's model that a page can offer: state, and news of its changes. */
+  const beside = document.currentScript.src;
+  const asked = new Map(); // key of a request -> what hears its replies
+  let worker = null;
+  let requests = 0;
+
+  /** Start the network's worker, or say why that cannot be. */
+  function startWorker() {
+    if (location.protocol === "file:") {
+      throw new Error("Browsers start no network from a folder (file://): open the book over http, for instance with “make serve”. What was drawn beforehand works here too.");
+    }
+    worker = new Worker(new URL("network-worker.mjs", beside), { type: "module" });
+    worker.addEventListener("message", ({ data: { key, ...reply } }) => asked.get(key)?.(reply));
+    worker.addEventListener("error", () => {
+      worker = null; // the next question tries again
+      for (const hear of asked.values()) hear({ kind: "error", message: "The network's worker could not start in this browser." });
+      asked.clear();
+    });
+  }
+
+  /** Ask the network; hear(reply) for each reply. Returns the key with which the request can be dropped. */
+  function askNetwork(request, hear) {
+    const key = ++requests;
+    try {
+      if (!worker) startWorker();
+      asked.set(key, hear);
+      worker.postMessage({ ...request, key });
+    } catch (error) {
+      setTimeout(() => hear({ kind: "error", message: error.message }));
+    }
+    return key;
+  }
+
+  function dropRequest(key) {
+    if (asked.delete(key)) worker?.postMessage({ op: "cancel", key });
+  }
+
+  /** The part of anywidget's model that a page can offer: state, news of its changes, and a network's answers. */
   class Model {
     #state;
+    #request = { key: null, id: null }; // the latest question to the network
     #listeners = new Map();
 
     constructor(state) {
@@ -59,7 +97,17 @@
     }
 
     save_changes() {} // nobody to save to
-    send() {}
+
+    /** Ask the network, { op: "sample", id, ... }, or cancel, { op: "cancel", id }; a new question cancels the last one. */
+    send({ op, id, ...request }) {
+      if (op === "sample" || id === this.#request.id) dropRequest(this.#request.key);
+      if (op !== "sample") return;
+      const key = askNetwork({ op, ...request }, ({ images = [], ...reply }) => {
+        if (reply.kind === "done" || reply.kind === "error") asked.delete(key);
+        if (key === this.#request.key) this.#emit("msg:custom", { id, ...reply }, images.map((image) => new DataView(image.buffer)));
+      });
+      this.#request = { key, id };
+    }
 
     #emit(event, ...values) {
       for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(...values);
