@@ -1,7 +1,7 @@
 """What the network makes of three drawings: `python benchmarks/draw_your_own.py`, about ten minutes on one core.
 
 Writes data/measured/draw_your_own.json (strokes, distances) and draw_your_own.npz (pictures), which the widget DrawYourOwn
-and `book/steering.md` show. Each drawing is noised to 19 times and drawn back without a label, 32 times each; four are kept.
+and `book/steering.md` show. Each drawing is noised to 19 times and drawn back without a label, 16 times each; four are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from diffusion_edu.widgets.draw_your_own import DRAWN, ERASER, RESAMPLES, distan
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "data" / "measured" / "draw_your_own.json"
 TIMES = [round(0.05 * k, 2) for k in range(1, 20)]
-STEPS, DRAWS, REAL = 20, 32, 500  # steps back, results of each drawing and time, real digits for the floor
+STEPS, DRAWS, REAL = 20, 16, 500  # steps back, results of each drawing and time, real digits for the floor
 
 EXAMPLES = [
     {

@@ -19,6 +19,7 @@ from diffusion_edu.plotting import COLOURS, image_table
 from diffusion_edu.process import normal_like, q_sample
 from diffusion_edu.schedules import Cosine
 from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, to_base64
+from diffusion_edu.widgets.live import LiveNetwork
 from diffusion_edu.widgets.partial_noising import LEVELS, grey
 
 SIZE = 28  # cells a side
@@ -31,17 +32,15 @@ NO_CLASS = 10
 Strokes = Sequence[Sequence[Sequence[float]]]
 
 
-class DrawYourOwn(Widget):
+class DrawYourOwn(LiveNetwork, Widget):
     """A canvas of 28 x 28 cells, a slider for how far the drawing is noised, and what the network makes of it.
 
     examples: for each a dict: name, `strokes` and `erased`, and over the T `times` the mean `distance` of its results
     to the drawing and to the `nearest` real digit, root mean squares of a pixel. noised: (E, T, 4, 28, 28), results in
     [-1, 1], and filled: (E, R, 4, 28, 28), those for the erased part with RESAMPLES; all without a label, from the seeds
     0 ... 3. floor: `nearest` of real digits. strokes, erased: what is drawn and erased now, see `distance_to`. mode, place,
-    repeats: which of MODES, `times`, RESAMPLES. Raises ValueError for shapes that disagree and settings out of range.
+    repeats: which of MODES, `times`, RESAMPLES. denoiser: see `LiveNetwork`. Raises ValueError for shapes that disagree and settings out of range.
     """
-
-    _esm = Path(__file__).with_suffix(".mjs")
 
     mode = traitlets.Int(0, help="which of MODES").tag(sync=True)
     place = traitlets.Int(0, help="which of the times the drawing is noised to").tag(sync=True)

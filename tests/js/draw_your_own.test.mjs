@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 
 import * as widget from "../../diffusion_edu/widgets/draw_your_own.mjs";
+import * as pad from "../../diffusion_edu/widgets/pad.mjs";
 
 const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/draw_your_own.json", import.meta.url)));
 
@@ -16,9 +17,9 @@ function close(found, wanted, name) {
 
 for (const [i, each] of fixture.drawings.entries()) {
   test(`strokes ${i} become the same pixels and the same mask`, () => {
-    close([...widget.distanceTo(each.strokes)], each.distance, "distance");
-    close([...widget.rasterise(each.strokes)], each.image, "image");
-    close([...widget.maskOf(each.strokes)], each.mask, "mask");
+    close([...pad.distanceTo(each.strokes)], each.distance, "distance");
+    close([...pad.rasterise(each.strokes)], each.image, "image");
+    close([...pad.maskOf(each.strokes)], each.mask, "mask");
   });
 }
 
@@ -46,15 +47,15 @@ test("distances, spread, seam and share", () => {
 
 test("a drawing is fitted as MNIST places its digits, and a fitted one stays", () => {
   const large = [[[1, 2], [26, 3], [4, 27]]];
-  const before = widget.measure(large);
+  const before = pad.measure(large);
   assert.ok(before.long > 27);
-  const strokes = widget.fit(large);
-  const { long, column, row } = widget.measure(strokes);
+  const strokes = pad.fit(large);
+  const { long, column, row } = pad.measure(strokes);
   assert.ok(Math.abs(long - 20) < 0.2 && Math.abs(column - 14.5) < 0.1 && Math.abs(row - 14.5) < 0.1, `${long} ${column} ${row}`);
-  const again = widget.fit(strokes);
+  const again = pad.fit(strokes);
   strokes[0].forEach(([x, y], i) => assert.ok(Math.hypot(x - again[0][i][0], y - again[0][i][1]) < 0.3));
-  assert.deepEqual(widget.fit([]), []);
-  assert.equal(widget.measure([]), null);
+  assert.deepEqual(pad.fit([]), []);
+  assert.equal(pad.measure([]), null);
   for (const { strokes: [stroke] } of fixture.drawings.slice(1)) assert.ok(stroke.length);
 });
 
