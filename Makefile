@@ -23,6 +23,8 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile
 INSTALLED := .venv/.installed
 LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.json
 MATHJAX := _build/vendor/mathjax/.complete
+RUNTIME := _build/vendor/onnxruntime/.complete
+NETWORK := _build/vendor/network/mnist-unet.onnx
 LEDGER := _build/ledger.json
 PACKAGE := $(shell find diffusion_edu -name '*.py' -o -name '*.mjs')
 EQUATIONS := tests/conftest.py $(wildcard tests/equations/*.py)
@@ -33,7 +35,7 @@ help: ## show this list (the default)
 	@echo "make <target>, where the target is one of"
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
 
-book: $(INSTALLED) $(MATHJAX) $(LEDGER) ## execute the chapters and build the site, _build/html
+book: $(INSTALLED) $(MATHJAX) $(RUNTIME) $(NETWORK) $(LEDGER) ## execute the chapters and build the site, _build/html
 	@# Sphinx repeats no warning about pages that it does not read again, so a failed build forgets its pages.
 	@$(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; echo "make book: failed, see above" >&2; exit 1; }
 	@echo "The book: $(CURDIR)/_build/html/index.html"
@@ -90,6 +92,17 @@ $(MATHJAX): node_modules/.installed
 	@cp node_modules/mathjax/a11y/assistive-mml.js $(@D)/a11y/
 	@cp -r node_modules/@mathjax/mathjax-newcm-font/svg/dynamic $(@D)/fonts/mathjax-newcm-font/svg/
 	@touch $@
+
+# What runs a network in a page. Its plain build needs no GPU and no headers from the host.
+$(RUNTIME): node_modules/.installed
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@cp node_modules/onnxruntime-web/dist/{ort.wasm.min.mjs,ort-wasm-simd-threaded.mjs,ort-wasm-simd-threaded.wasm} $(@D)/
+	@touch $@
+
+CHECKPOINT := data/checkpoints/mnist-unet
+EXPORTER := $(addprefix diffusion_edu/,export.py checkpoints.py networks/unet.py)
+$(NETWORK): $(INSTALLED) $(EXPORTER) $(CHECKPOINT)/model.safetensors $(CHECKPOINT)/manifest.json
+	@$(BIN)/python -m diffusion_edu export --checkpoint $(CHECKPOINT) --out $@
 
 $(LEDGER): $(INSTALLED) $(EQUATIONS) $(PACKAGE)
 	@$(BIN)/python -m pytest -q tests/equations --ledger $@

@@ -1,4 +1,4 @@
-"""What the network makes of three drawings: `python benchmarks/draw_your_own.py`, about ten minutes on one core.
+"""What the network makes of three drawings: `python benchmarks/draw_your_own.py`, about two minutes on one core.
 
 Writes data/measured/draw_your_own.json (strokes, distances) and draw_your_own.npz (pictures), which the widget DrawYourOwn
 and `book/steering.md` show. Each drawing is noised to 19 times and drawn back without a label, 16 times each; four are kept.

@@ -1,7 +1,7 @@
 """Random numbers that Python and a page in a browser draw alike: counted, not remembered.
 
 torch's own generator cannot be had in a browser. This one is mulberry32, whose k-th number is a hash of seed and k, so
-that numpy draws a whole array at once, and Box and Muller's rule. `book/_static/sampling.mjs` holds the same two.
+that numpy draws a whole array at once, and Box and Muller's rule. `widgets/sampling.mjs` holds the same.
 """
 
 from __future__ import annotations

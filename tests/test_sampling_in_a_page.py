@@ -1,4 +1,4 @@
-"""book/_static/sampling.mjs against Python: noise, grids and every sampler, with a network that both languages can write."""
+"""widgets/sampling.mjs against Python: noise, grids, every sampler, with a network that both languages can write."""
 
 import base64
 import json
@@ -108,7 +108,7 @@ def test_the_page_samples_as_python_does():
     runs = [answers(SCHEDULES[0], "v", request) for request in REQUESTS]
     runs += [answers(schedule, target, REQUESTS[1]) for schedule, target in others]
     fixture = {
-        "uniforms": {"seed": 2**32 - 5, "values": uniforms(2**32 - 5, 50, 30).tolist()},
+        "uniforms": {"seed": 2**32 - 5, "values": uniforms(2**32 - 5, 50).tolist()},
         "normals": {"seed": 11, "values": normals(11, 2000, 40).tolist()},
         "grids": grids(),
         "runs": runs,

@@ -68,11 +68,15 @@ def choose_execution_cache(app: Sphinx, config: Config) -> None:
 
 
 def write_widget_files(app: Sphinx) -> None:
-    """Put what all widgets share among the static files: their style, and the modules that theirs import, as text."""
+    """Put what all widgets share among the static files: their style, and the modules that theirs import.
+
+    Those are there twice: as text for the widgets (file:// can fetch nothing), and as they are for the network's worker.
+    """
     origin, target = Path(app.srcdir) / "diffusion_edu" / "widgets", Path(app.outdir) / "_static"
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(origin / "widgets.css", target)
     shared = [path for path in sorted(origin.glob("*.mjs")) if not path.with_suffix(".py").exists()]
+    for path in (origin / "widgets.css", *shared):
+        shutil.copy2(path, target)
     texts = {path.name: path.read_text(encoding="utf-8") for path in shared}
     (target / "widget-shared.js").write_text(f"globalThis.eduShared = {json.dumps(texts)};\n", encoding="utf-8")
 

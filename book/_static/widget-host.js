@@ -7,9 +7,9 @@
 //     <div class="edu-static">a figure: shown without JavaScript, on an error, and in print</div>
 //   </div>
 // The module is an anywidget front end, `export default { render({ model, el }) }`, the same that JupyterLab
-// loads. Here `model` is the small stand-in below: there is no Python behind a page. The files that modules import
-// stand once for all pages in widget-shared.js, as text: from file:// no module could be fetched. What a widget asks a
-// trained network with `model.send` is answered by network-worker.mjs, which is started at the first question.
+// loads. Here `model` is the small stand-in below: there is no Python behind a page. What a widget asks a trained
+// network with `model.send` is answered by network-worker.mjs, which is started at the first question. The files that
+// modules import stand once for all pages in widget-shared.js, as text: from file:// no module could be fetched.
 
 (() => {
   "use strict";

@@ -3,28 +3,13 @@
 //     network(x, t, y) -> Promise of its raw output,  x: Float32Array (N C H W), t: Float32Array (N), y: number[] (N).
 // Arithmetic is in float64; only the network sees float32. tests/test_sampling_in_a_page.py holds both languages together.
 
+import { mulberry32, normalPairs } from "./common.mjs";
+
 // ---- noise: diffusion_edu/noise.py ------------------------------------------------------------------------------
 
-/** Numbers `start` ... of mulberry32's stream of that seed, in [0, 1). */
-export function uniforms(seed, count, start = 0) {
-  return Float64Array.from({ length: count }, (_, k) => {
-    const state = (seed + Math.imul(start + k + 1, 0x6d2b79f5)) >>> 0;
-    let z = Math.imul(state ^ (state >>> 15), state | 1);
-    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
-    return ((z ^ (z >>> 14)) >>> 0) / 4294967296;
-  });
-}
-
-/** Numbers `start` ... of a stream of standard normals (Box and Muller); start and count are even. */
-export function normals(seed, count, start = 0) {
-  const u = uniforms(seed, count, start);
-  for (let k = 0; k < count; k += 2) {
-    const radius = Math.sqrt(-2 * Math.log(1 - u[k])); // 1 - u is never 0
-    const angle = 2 * Math.PI * u[k + 1];
-    [u[k], u[k + 1]] = [radius * Math.cos(angle), radius * Math.sin(angle)];
-  }
-  return u;
-}
+/** Numbers `start` ... of a stream of standard normals; start and count are even. The stream counts: any place can be entered. */
+export const normals = (seed, count, start = 0) =>
+  Float64Array.from(normalPairs(mulberry32(seed + Math.imul(start, 0x6d2b79f5)), count / 2).flat());
 
 /** Noise for a batch of images of `size` numbers: one stream for each seed, each draw goes on where the last one ended. */
 export function sharedNoise(seeds, size) {
