@@ -1,24 +1,20 @@
 // A drawing of the reader's own, noised and made a digit by the network, or erased in part and filled in.
 // Python: diffusion_edu/widgets/draw_your_own.py. The mathematics here agree with Python's to 1e-9 (tests/js).
 
-import { bytesOf, make, makeButton, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, nearest, normalPairs, unique } from "./common.mjs";
+import { bytesOf, make, makeButton, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, nearest, unique } from "./common.mjs";
 import { CELLS, ERASER, FRAME, makeCanvas, makePad, maskOf, measure, MIDDLE, fit, paint, PEN, rasterise, SIZE } from "./pad.mjs";
+import { makeSchedule, normals } from "./sampling.mjs";
 
 // ---- noise and distances ------------------------------------------------------------------------------
 
-/** alpha and sigma of the cosine schedule, the network's. */
-export function cosine(t, s = 0.008) {
-  const [rise, start] = [(t * Math.PI) / (2 * (1 + s)), ((s / (1 + s)) * Math.PI) / 2];
-  const sigma = Math.sqrt(Math.max(Math.sin(rise) * Math.sin(rise + 2 * start), 0)) / Math.cos(start);
-  return { alpha: Math.cos(rise + start) / Math.cos(start), sigma };
-}
+const SCHEDULE = makeSchedule({ name: "Cosine", s: 0.008 }); // the network's
 
-/** The noise that the network's run begins with, too. */
-export const noiseOf = (seed) => normalPairs(mulberry32(seed), CELLS / 2).flat();
+/** alpha and sigma at time t. */
+export const shares = (t) => ({ alpha: SCHEDULE.alpha(t), sigma: SCHEDULE.sigma(t) });
 
 /** alpha x0 + sigma eps at time t. */
 export function noised(x0, t, eps) {
-  const { alpha, sigma } = cosine(t);
+  const { alpha, sigma } = shares(t);
   return x0.map((value, i) => alpha * value + sigma * eps[i]);
 }
 
@@ -58,7 +54,7 @@ export function describePlace(name, found) {
 
 /** What noising and denoising did. facts: { far, apart } of the results, or null; near: distance to the nearest real digit, if known. */
 export function describeEdit(L, facts, near, floor) {
-  const { alpha, sigma } = cosine(L);
+  const { alpha, sigma } = shares(L);
   const start = `Noised to L = ${L.toFixed(2)}, a pixel keeps ${alpha.toFixed(2)} of itself and gets noise of deviation ${sigma.toFixed(2)}.`;
   if (!facts) return `${start} Nothing has been drawn from there yet: press “Denoise”.`;
   const { far, apart } = facts;
@@ -118,7 +114,7 @@ function render(host) {
     return same(examples[number].erased, now.erased) ? four(examples.length * times.length + number * RESAMPLES.length + now.repeats) : null;
   }
   const noises = new Map();
-  const noise = (seed) => noises.get(seed) ?? noises.set(seed, noiseOf(seed)).get(seed);
+  const noise = (seed) => noises.get(seed) ?? noises.set(seed, normals(seed, CELLS)).get(seed);
 
   // Asking the network, and hearing from it.
   function ask() {
@@ -213,7 +209,7 @@ function render(host) {
     const [filling, L, number] = [now.mode === 1, times[now.place], exampleOf(now)];
     const [x0, mask, found] = [rasterise(now.strokes), filling ? maskOf(now.erased) : null, results(now)];
     mode.show(now.mode);
-    slider.show(now.place, `L = ${L.toFixed(2)}`, `noised to L ${L.toFixed(2)}, ${cosine(L).alpha.toFixed(2)} of the drawing left`);
+    slider.show(now.place, `L = ${L.toFixed(2)}`, `noised to L ${L.toFixed(2)}, ${shares(L).alpha.toFixed(2)} of the drawing left`);
     weight.show(nearest(WEIGHTS, now.w), now.w.toFixed(1), `guidance weight ${now.w}`);
     repeats.show(now.repeats);
     pick.value = now.label;

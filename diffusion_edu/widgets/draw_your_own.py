@@ -39,7 +39,8 @@ class DrawYourOwn(LiveNetwork, Widget):
     to the drawing and to the `nearest` real digit, root mean squares of a pixel. noised: (E, T, 4, 28, 28), results in
     [-1, 1], and filled: (E, R, 4, 28, 28), those for the erased part with RESAMPLES; all without a label, from the seeds
     0 ... 3. floor: `nearest` of real digits. strokes, erased: what is drawn and erased now, see `distance_to`. mode, place,
-    repeats: which of MODES, `times`, RESAMPLES. denoiser: see `LiveNetwork`. Raises ValueError for shapes that disagree and settings out of range.
+    repeats: which of MODES, `times`, RESAMPLES. denoiser: see `LiveNetwork`.
+    Raises ValueError for shapes that disagree and settings out of range.
     """
 
     mode = traitlets.Int(0, help="which of MODES").tag(sync=True)

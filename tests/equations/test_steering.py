@@ -411,7 +411,9 @@ def test_an_edited_gaussian_is_known():
             exact = GaussianMixture(torch.zeros(1, 1, dtype=F64), tensor([c])).denoiser(schedule)
             x_t = torch.linspace(-2, 2, 9, dtype=F64)[:, None]
             snr = schedule.log_snr(t).exp() * c**2
-            torch.testing.assert_close(schedule.alpha(t) * exact(x_t, t).x0, snr / (1 + snr) * x_t, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                schedule.alpha(t) * exact(x_t, t).x0, snr / (1 + snr) * x_t, rtol=1e-12, atol=1e-12
+            )
 
 
 @equation("eq-steer-noised-return", method="monte carlo", tolerance="4 standard errors of 40,000 draws")

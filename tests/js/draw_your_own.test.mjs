@@ -6,6 +6,7 @@ import test from "node:test";
 
 import * as widget from "../../diffusion_edu/widgets/draw_your_own.mjs";
 import * as pad from "../../diffusion_edu/widgets/pad.mjs";
+import { normals } from "../../diffusion_edu/widgets/sampling.mjs";
 
 const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/draw_your_own.json", import.meta.url)));
 
@@ -25,14 +26,14 @@ for (const [i, each] of fixture.drawings.entries()) {
 
 test("the schedule and the noise are the network's", () => {
   for (const [t, alpha, sigma] of fixture.schedule) {
-    close([widget.cosine(t).alpha, widget.cosine(t).sigma], [alpha, sigma], `t = ${t}`);
+    close([widget.shares(t).alpha, widget.shares(t).sigma], [alpha, sigma], `t = ${t}`);
   }
-  close(widget.noiseOf(fixture.noise.seed), fixture.noise.values, "noise");
+  close([...normals(fixture.noise.seed, 784)], fixture.noise.values, "noise");
 });
 
 test("the drawing is noised as q_sample does it", () => {
   const { t, x0, x_t } = fixture.noised;
-  close(widget.noised(x0, t, widget.noiseOf(fixture.noise.seed)), x_t, "x_t");
+  close(widget.noised(x0, t, normals(fixture.noise.seed, 784)), x_t, "x_t");
 });
 
 test("distances, spread, seam and share", () => {
