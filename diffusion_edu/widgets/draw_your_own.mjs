@@ -62,7 +62,7 @@ export function describeEdit(L, facts, near, floor) {
   const text = `${start} ${what}: the results differ from it by ${far.toFixed(2)} a pixel (root mean square; black is −1, white 1), from each other by ${apart.toFixed(2)}.`;
   if (near === null) return text;
   const real = near < 1.1 * floor ? "as near as real digits are to each other" : near < 1.25 * floor ? "a little further than between real digits" : "further than between real digits";
-  return `${text} The nearest of 60 000 real digits is ${near.toFixed(2)} away, ${real} (${floor.toFixed(2)}).`;
+  return `${text} The nearest of 60 000 real digits is ${near.toFixed(2)} away, ${real} (${floor.toFixed(2)}).`;
 }
 
 /** What filling in did. facts: { far, apart, jump, was } in and at the erased part, or null. */
@@ -178,20 +178,20 @@ function render(host) {
   const fresh = makeButton("New noise", () => set({ seed: (get().seed + DRAWN) % 2 ** 31 }));
   const rows = [0, 1].map(() => {
     const canvases = [0, 1, 2, 3].map(() => makeCanvas({ role: "img" }));
-    const title = make("figcaption", { class: "quiet" });
-    return { canvases, title, node: make("figure", {}, make("div", { class: "four" }, ...canvases), title) };
+    const title = make("div", { class: "quiet" });
+    return { canvases, title, node: make("div", {}, make("div", { class: "four" }, ...canvases), title) };
   });
   const ends = [[0, `L = ${times[0].toFixed(2)}`], [1, `L = ${times.at(-1).toFixed(2)}`]];
   const chart = makeChart("how far the results are (root mean square of a pixel)", ends, [0, 1], [[0, "0"], [0.5, "0.5"], [1, "1"]]);
   const curves = CURVES.map(({ colour, dash }) => chart.addCurve(colour, dash));
   const dot = chart.addDot();
-  const plot = make("div", {}, chart.node, makeLegend(CURVES));
+  const plot = make("div", { class: "plot" }, chart.node, makeLegend(CURVES));
   const text = make("div");
   root.append(mode.node, make("div", { class: "desk" },
     make("div", {}, pad.node, tools, starts),
     make("div", {}, slider.node, repeats.node, make("div", { class: "control" }, make("label", { for: pick.id }, "make it"), pick), weight.node,
-      make("div", { class: "tools" }, go, fresh), ...rows.map(({ node }) => node), status)),
-    make("div", { class: "below" }, plot, text), spoken);
+      make("div", { class: "tools" }, go, fresh), ...rows.map(({ node }) => node), status, text)),
+    plot, spoken);
   const words = makeWords(text);
   const at = (L) => (L - times[0]) / (times.at(-1) - times[0]);
 

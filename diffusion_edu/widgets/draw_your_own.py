@@ -74,7 +74,7 @@ class DrawYourOwn(LiveNetwork, Widget):
         self.noised, self.filled = grey(noised), grey(filled)
         levels = torch.cat([self.noised.flatten(), self.filled.flatten()])
         nibbles = ((levels + 1) * (LEVELS - 1) / 2).round().to(torch.uint8).reshape(-1, 2)
-        first = {"strokes": examples[0]["strokes"], "erased": examples[0]["erased"], "place": len(times) // 2}
+        first = {"strokes": examples[0]["strokes"], "erased": examples[0]["erased"], "place": 3 * len(times) // 4}
         super().__init__(
             times=[float(t) for t in times],
             examples=[dict(each) for each in examples],

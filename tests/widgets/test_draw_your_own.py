@@ -88,7 +88,8 @@ def fixture_for_javascript() -> dict:
 
 def test_ink_is_full_on_the_stroke_and_soft_at_its_edge():
     ink = rasterise([[[4.0, 14.5], [24.0, 14.5]]])
-    torch.testing.assert_close(ink[12:17, 14], torch.tensor([0, 5 / 6, 1, 5 / 6, 0], dtype=torch.float64), atol=1e-12, rtol=0)
+    across = torch.tensor([0, 5 / 6, 1, 5 / 6, 0], dtype=torch.float64)
+    torch.testing.assert_close(ink[12:17, 14], across, atol=1e-12, rtol=0)
     edge = 0.5 + (1.4 - 1.5) / 1.2  # a centre one and a half cells beside the stroke
     torch.testing.assert_close(rasterise([[[4.0, 14], [24, 14]]])[12, 14].item(), edge, atol=1e-12, rtol=0)
     assert ink[14, 0] == 0 and ink[14, 3] > 0  # the end is round
