@@ -49,7 +49,11 @@ export function makeSchedule({ name, ...rest }) {
   return { alpha, sigma, t_min: 1e-3, t_max, logSnr: (t) => 2 * (Math.log(alpha(t)) - Math.log(sigma(t))) };
 }
 
-const evenly = (from, to, count) => Array.from({ length: count }, (_, k) => (count === 1 ? from : from + ((to - from) * k) / (count - 1)));
+/** So many numbers from `from` to `to`, counted from the nearer end, as torch does: both ends are exact. */
+function evenly(from, to, count) {
+  const step = (to - from) / Math.max(count - 1, 1);
+  return Array.from({ length: count }, (_, k) => (k < count / 2 ? from + step * k : to - step * (count - 1 - k)));
+}
 
 /** The time in [t_min, t_max] with that log-SNR, by bisection. */
 function timeAtLogSnr(schedule, wanted) {
