@@ -58,6 +58,7 @@ train: $(INSTALLED) ## train a small MNIST model in about 12 minutes on a CPU, i
 bench: $(INSTALLED) ## time the network, what the samplers add to it, and other libraries
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.peers
+	@$(BIN)/python -m benchmarks.browser
 
 check: $(INSTALLED) ## format and lint the code
 	@$(BIN)/ruff format --check .

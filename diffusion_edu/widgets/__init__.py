@@ -4,6 +4,7 @@ from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.draw_your_own import DrawYourOwn
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
+from diffusion_edu.widgets.guidance_lab import GuidanceLab
 from diffusion_edu.widgets.guidance_surface import GuidanceSurface
 from diffusion_edu.widgets.guided_mixture import GuidedMixture
 from diffusion_edu.widgets.likelihood_routes import LikelihoodRoutes
@@ -18,6 +19,7 @@ from diffusion_edu.widgets.trajectory import Trajectory
 __all__ = [
     "DrawYourOwn",
     "EvidenceGap",
+    "GuidanceLab",
     "GuidanceSurface",
     "GuidedMixture",
     "ReverseFamily",

@@ -1,0 +1,124 @@
+"""Time the trained network in a page: headless Chromium, one thread, warm cache; writes data/measured/browser.json.
+
+The built book is served from this machine. `make bench` calls this; without Chromium it says so and leaves the file as it is.
+Times are wall time, so a busy machine stretches them: the load is written beside them.
+"""
+
+import argparse
+import functools
+import os
+import platform
+import shutil
+import statistics
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from diffusion_edu.checkpoints import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+REQUEST = {"op": "sample", "y": [3], "w": 2, "sampler": "ddim", "evaluations": 10, "seed": 1}
+PAGE = """<!doctype html><div class="edu-widget"><script type="application/json" class="edu-state">{}</script>
+<script type="application/json" class="edu-module">"export default {render({model}) { globalThis.model = model; }}"</script>
+<div class="edu-static"></div></div><script src="_static/widget-host.js"></script>"""
+# Asks, and answers with when each reply came; meanwhile a timer measures how long the page was deaf.
+ASK = """request => new Promise((done, refuse) => {
+    const [start, found] = [performance.now(), {ms: [], deaf: 0}];
+    let last = start;
+    const timer = setInterval(() => { const now = performance.now(); found.deaf = Math.max(found.deaf, now - last); last = now; }, 4);
+    model.off("msg:custom");
+    model.on("msg:custom", (content) => {
+        if (content.kind === "step" && content.ms !== undefined) found.ms.push(content.ms);
+        if (content.kind === "step") found.first ??= performance.now() - start;
+        if (content.kind === "error") refuse(Error(content.message));
+        if (content.kind === "done") { clearInterval(timer); done({...found, digit: performance.now() - start}); }
+    });
+    model.send(request);
+})"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves the site, and at /bench.html a page with nothing but a widget's model."""
+
+    def do_GET(self) -> None:
+        if self.path != "/bench.html":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(PAGE.encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median and quartiles of milliseconds, and how many there were."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {"median": round(middle, 1), "lower": round(low, 1), "upper": round(high, 1), "count": len(values)}
+
+
+def measure(program: str, site: Path, visits: int, runs: int) -> dict:
+    """Visit the page several times with one cache, and sample several times on each visit. All in milliseconds."""
+    from playwright.sync_api import sync_playwright
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    firsts, digits, steps, deaf = [], [], [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        version, context = browser.version, browser.new_context()
+        for visit in range(visits + 1):
+            page = context.new_page()
+            page.set_default_timeout(120_000)
+            page.goto(f"http://127.0.0.1:{server.server_port}/bench.html")
+            page.wait_for_function("() => globalThis.model")
+            for run in range(runs):
+                found = page.evaluate(ASK, REQUEST | {"id": run})
+                if visit == 0:  # fills the cache
+                    continue
+                deaf.append(found["deaf"])
+                if run == 0:
+                    firsts.append(found["first"])
+                    digits.append(found["digit"])
+                else:
+                    steps += found["ms"]
+            page.close()
+        browser.close()
+    server.shutdown()
+    return {
+        "click to first estimate, ms": quartiles(firsts),
+        "click to finished digit, ms": quartiles(digits),
+        "guided step (batch 2), ms": quartiles(steps),
+        "longest pause of the page in a run, ms": quartiles(deaf),
+        "chromium": version,
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--site", type=Path, default=ROOT / "_build" / "html")
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "measured" / "browser.json")
+    parser.add_argument("--visits", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=4)
+    options = parser.parse_args()
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None or not (options.site / "_static" / "network").exists():
+        print("browser: not measured; it needs Chromium and a built book")
+        return
+    before = os.getloadavg()[0]
+    found = measure(program, options.site, options.visits, options.runs)
+    machine = {"processors": os.cpu_count(), "machine": platform.machine(), "threads": 1}
+    load = [round(before, 1), round(os.getloadavg()[0], 1)]
+    found |= {"request": REQUEST, "load before and after": load, **machine}
+    write_json(options.out, found)
+    for name, value in found.items():
+        print(f"{name:40} {value}")
+
+
+if __name__ == "__main__":
+    main()
