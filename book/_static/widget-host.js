@@ -114,6 +114,37 @@
     }
   }
 
+  // A link to a state: page.html#ScoreField?sigma=0.4, and #ScoreField-2?... for the second of its class on the page.
+  const links = new Map(); // name in the link -> { node, copy, open }
+
+  function linkFor(host) {
+    const alike = [...document.querySelectorAll("div.edu-widget")].filter((each) => each.dataset.widget === host.dataset.widget);
+    const name = host.dataset.widget + (alike[0] === host ? "" : `-${alike.indexOf(host) + 1}`);
+    const link = {
+      node: host,
+      open: () => {}, // the widget puts its own here
+      async copy(query) {
+        history.replaceState(history.state, "", `#${name}?${query}`);
+        try {
+          await navigator.clipboard.writeText(location.href);
+          return "Link copied";
+        } catch {
+          return "The address bar holds the link"; // plain http has no clipboard
+        }
+      },
+    };
+    links.set(name, link);
+    return link;
+  }
+
+  async function followLink() {
+    const [, name, query] = location.hash.match(/^#([\w-]+)\?(.*)$/) ?? [];
+    if (!links.has(name)) return;
+    links.get(name).open(query);
+    await globalThis.MathJax?.startup?.promise; // formulas move what is below them
+    links.get(name).node.scrollIntoView();
+  }
+
   async function mount(host) {
     const live = document.createElement("div");
     live.className = "edu-live";
@@ -123,7 +154,7 @@
       host.append(live); // before render: a widget may measure its width
       const model = new Model(state);
       await module.default.initialize?.({ model });
-      await module.default.render({ model, el: live });
+      await module.default.render({ model, el: live, link: linkFor(host) });
       host.dataset.mounted = "true"; // the style sheet now hides the static figure on screen
     } catch (error) {
       live.remove();
@@ -136,7 +167,8 @@
     }
   }
 
-  const mountAll = () => document.querySelectorAll("div.edu-widget:not([data-mounted])").forEach(mount);
+  const mountAll = () => Promise.all([...document.querySelectorAll("div.edu-widget:not([data-mounted])")].map(mount)).then(followLink);
+  addEventListener("hashchange", followLink);
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", mountAll);
   else mountAll();
 })();

@@ -144,7 +144,7 @@ function makeBars() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-bound", "The bound as an area", ["schedule", "steps", "low", "high"]);
+  const { root, get, set, live } = makeWidget(host, "edu-bound", "The bound as an area", { schedule: Object.keys(SCHEDULES), steps: STEPS, low: LOWS, high: HIGHS });
   const choices = makeRadios("schedule", Object.entries(SCHEDULES).map(([key, { name }]) => [key, name]), (schedule) => set({ schedule }));
   const sliders = [
     ["steps", "number of steps", STEPS, (value) => String(value)],

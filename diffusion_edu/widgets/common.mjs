@@ -19,14 +19,38 @@ export function make(tag, attributes = {}, ...children) {
 /** Text in which x_t stands with a subscript, as nodes. */
 export const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
 
+/** What a number from a link may be. */
+export const between = (low, high) => (value) => low <= value && value <= high;
+
 /**
- * The widget in `el`: its root, and its state, which are the traits `names`.
+ * The state that a link's query asks for: `initial`, but for what the query names, if it is of the same type and `allowed`,
+ * a list or a function, has it. Whatever else stands there is ignored.
+ */
+export function stateFrom(query, initial, allowed) {
+  const state = { ...initial };
+  for (const [name, text] of new URLSearchParams(query)) {
+    const rule = Object.hasOwn(allowed, name) ? allowed[name] : [];
+    const value = { number: text.trim() === "" ? NaN : Number(text), boolean: text === "true" || (text === "false" ? false : null), string: text }[typeof initial[name]];
+    if (Array.isArray(rule) ? rule.includes(value) : rule(value)) state[name] = value;
+  }
+  return state;
+}
+
+/** The query that asks for `state`: what differs from `initial`. */
+export const queryOf = (state, initial) =>
+  String(new URLSearchParams(Object.entries(state).filter(([name, value]) => value !== initial[name])));
+
+/**
+ * The widget in `el`: its root, and its state, which are the traits in `traits`: { name: allowed values, as a list or a function }.
  *
  * get() reads the state, set({ name: value, ... }) writes it; draw() asks for a drawing, one for all
  * that changes at once. live(drawNow, ...ends) draws now and after every change of the state, and returns what `render` must
- * return: when the widget goes, it calls the `ends`.
+ * return: when the widget goes, it calls the `ends`. The reset button sets the state back and sends the event "reset" to the root,
+ * for all that is no trait. `link` is what the site's host offers, to copy a link to the state and to open one.
  */
-export function makeWidget({ model, el }, kind, title, names) {
+export function makeWidget({ model, el, link }, kind, title, traits) {
+  const names = Array.isArray(traits) ? traits : Object.keys(traits);
+  const allowed = Array.isArray(traits) ? Object.fromEntries(names.map((name) => [name, (value) => value === value && value !== null])) : traits;
   const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": title });
   root.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would take the arrow keys
   el.append(root);
@@ -35,18 +59,41 @@ export function makeWidget({ model, el }, kind, title, names) {
     if (!waiting) queueMicrotask(() => { waiting = false; drawNow(); });
     waiting = true;
   }
+  const get = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
+  function set(values) {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  }
+  const initial = get();
+  function begin(state) {
+    set(state);
+    root.dispatchEvent(new Event("reset"));
+    draw();
+  }
+  function makeTools() {
+    const said = make("span", { role: "status" });
+    const tools = make("div", { class: "tools" }, said);
+    async function copy() {
+      said.textContent = await link.copy(queryOf(get(), initial));
+      setTimeout(() => said.replaceChildren(), 4000);
+    }
+    if (link) {
+      tools.append(makeButton("Copy link", copy));
+      link.open = (query) => begin(stateFrom(query, initial, allowed));
+    }
+    tools.append(makeButton("Reset", () => begin(initial)));
+    return tools;
+  }
   return {
     root,
     draw,
-    get: () => Object.fromEntries(names.map((name) => [name, model.get(name)])),
-    set(values) {
-      for (const [name, value] of Object.entries(values)) model.set(name, value);
-      model.save_changes();
-    },
+    get,
+    set,
     live(drawing, ...ends) {
       drawNow = drawing;
       for (const name of names) model.on(`change:${name}`, draw);
       drawNow();
+      root.append(makeTools());
       return () => {
         drawNow = () => {};
         for (const name of names) model.off(`change:${name}`, draw);
@@ -102,9 +149,10 @@ export function makeButton(text, onClick) {
 
 /**
  * A play button: calls begin() once, then step() every `every` milliseconds, until step() answers false, the button is pressed
- * again, or stop() is called. Where the reader wants no motion, a press makes one step.
+ * again, stop() is called, the widget is reset, or the reader moves something else (but for `through`). Where the reader wants
+ * no motion, a press makes one step.
  */
-export function makePlay(step, { begin = () => {}, every = 150 } = {}) {
+export function makePlay(step, { begin = () => {}, every = 150, through = false } = {}) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const [icon, text] = [make("span", { "aria-hidden": "true" }), make("span")];
   const node = make("button", { type: "button", class: "play" }, icon, text);
@@ -126,6 +174,8 @@ export function makePlay(step, { begin = () => {}, every = 150 } = {}) {
   }
   node.addEventListener("click", () => {
     if (frame !== null) return stop();
+    const root = node.closest(".edu");
+    for (const event of through ? ["reset"] : ["reset", "input"]) root.addEventListener(event, stop);
     begin();
     if (calm) step();
     else frame = requestAnimationFrame(tick);
@@ -133,6 +183,17 @@ export function makePlay(step, { begin = () => {}, every = 150 } = {}) {
   });
   show();
   return { node, stop };
+}
+
+/** A slider that plays from end to end in five seconds; position() says where it is, go(position) moves it. */
+export function makePlayedSlider(name, count, position, go) {
+  const step = () => {
+    go(Math.min(position() + 1, count - 1));
+    return position() < count - 1;
+  };
+  const play = makePlay(step, { begin: () => position() >= count - 1 && go(0), every: 5000 / count });
+  const slider = makeSlider(name, count, go);
+  return { node: make("div", { class: "played" }, play.node, slider.node), show: slider.show, stop: play.stop };
 }
 
 /** The place of the value in `values` that is nearest to `value`. */

@@ -1,7 +1,7 @@
 // The evidence of one observation, its lower bound, and the gap, while the reader moves q.
 // Python: diffusion_edu/widgets/evidence_gap.py
 
-import { fixed, make, makeButton, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { between, fixed, make, makeButton, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
 
 export const LIMITS = { mean: [-4, 4], width: [0.1, 2], x: [-1, 4], noise: [0.4, 1.5] };
 const STEP = 0.05; // of every slider
@@ -106,7 +106,10 @@ function makeBars() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-evidence", "The evidence and its bound", ["decoder", "mean", "width", "x", "noise"]);
+  const { root, get, set, live } = makeWidget(host, "edu-evidence", "The evidence and its bound", {
+    decoder: DECODERS.map(([key]) => key),
+    ...Object.fromEntries(Object.entries(LIMITS).map(([name, limits]) => [name, between(...limits)])),
+  });
 
   const sliders = [["mean", "mean of q"], ["width", "width of q"], ["x", "observed x"], ["noise", "decoder’s noise"]].map(([name, label]) => {
     const [low, high] = LIMITS[name];

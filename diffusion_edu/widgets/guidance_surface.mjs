@@ -69,7 +69,7 @@ function makeMeasures(title, measures, model, top, ticks) {
 async function render(host) {
   const { model } = host;
   const [ps, ws, [height, width]] = ["p_null", "w", "shape"].map((name) => model.get(name));
-  const { root, set, live } = makeWidget(host, "edu-surface", "Guidance, measured", ["p_index", "w_index"]);
+  const { root, set, live } = makeWidget(host, "edu-surface", "Guidance, measured", { p_index: [...ps.keys()], w_index: [...ws.keys()] });
   const sheet = new Image();
   sheet.src = `data:image/png;base64,${model.get("sprites")}`;
   await sheet.decode();

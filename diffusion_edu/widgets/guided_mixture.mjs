@@ -1,7 +1,7 @@
 // What guidance makes of an exact law on the line, live: the end of the guided ODE against the tilted density.
 // Python: diffusion_edu/widgets/guided_mixture.py
 
-import { fixed, make, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { between, fixed, make, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
 
 /** [mean, deviation, weight] of each lump: of the whole law, and of the part that is asked for. */
 export const EXAMPLES = {
@@ -119,7 +119,9 @@ const CURVES = [
 const place = (x) => (x - FIRST) / (LAST - FIRST);
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-guided", "Guidance on the line", ["example", "w", "low", "high"]);
+  const { root, get, set, live } = makeWidget(host, "edu-guided", "Guidance on the line", {
+    example: Object.keys(EXAMPLES), w: between(0, 8), low: between(-LIMIT, LIMIT), high: between(-LIMIT, LIMIT),
+  });
   const choices = makeRadios("law", Object.entries(EXAMPLES).map(([key, { name }]) => [key, name]), (example) => set({ example }));
   const weight = makeSlider("guidance weight w", 33, (position) => set({ w: position / 4 }));
   const from = makeSlider("guide from log-SNR", 2 * LIMIT + 1, (position) => set({ low: position - LIMIT, high: Math.max(position - LIMIT, get().high) }));

@@ -1,7 +1,7 @@
 // One data point in the plane, four routes to its log-density, all computed here from the mixture's closed form.
 // Python: diffusion_edu/widgets/likelihood_routes.py. Its numbers and those here agree to 1e-7 (tests/js).
 
-import { fixed, make, makeSlider, makeWidget, makeWords, nearest } from "./common.mjs";
+import { between, fixed, make, makeSlider, makeWidget, makeWords, nearest } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ function makeValues() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-routes", "One point, four likelihoods", ["place", "steps", "error"]);
+  const { root, get, set, live } = makeWidget(host, "edu-routes", "One point, four likelihoods", { place: between(0, 1), steps: STEPS, error: ERRORS });
   const place = makeSlider("data point x_0", 81, (position) => set({ place: position / 80 }));
   const steps = makeSlider("steps", STEPS.length, (position) => set({ steps: STEPS[position] }));
   const error = makeSlider("score error", ERRORS.length, (position) => set({ error: ERRORS[position] }));

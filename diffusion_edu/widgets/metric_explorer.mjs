@@ -1,7 +1,7 @@
 // Two lumps on a line, a model of them that the reader bends, and what seven judges say.
 // Python: diffusion_edu/widgets/metric_explorer.py. Its numbers and those here agree to 1e-8 (tests/js).
 
-import { make, makeButton, makeChart, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { between, make, makeButton, makeChart, makeSlider, makeWidget, makeWords } from "./common.mjs";
 
 export const DATA = { apart: 1, spread: 0.35, share: 0.5 };
 export const LIMITS = { apart: [0, 2], spread: [0.1, 1.4], share: [0, 1] };
@@ -118,7 +118,9 @@ export function describe(model) {
   if (worse.length && level.length) parts.push(`Nothing clearly wrong, say: ${listed(level)}.`);
   if (better.length) parts.push(`Better than the data themselves (!), says: ${listed(better)}.`);
   const bias = found.frechet - found.frechet_limit;
-  parts.push(`Of the Fréchet distance ${found.frechet.toFixed(3)}, ${bias.toFixed(3)} come from there being only ${model.n} images; the data themselves would get ${home.frechet.toFixed(3)}.`);
+  const far = `The Fréchet distance of ${model.n} images is ${found.frechet.toFixed(3)}`;
+  if (bias < 0.0005) parts.push(`${far}; so many images add nothing to it.`);
+  else parts.push(`${far}, of which ${bias.toFixed(3)} come from there being so few; ${model.n} of the data themselves would get ${home.frechet.toFixed(3)}.`);
   return parts.join(" ");
 }
 
@@ -146,7 +148,9 @@ function makeRows() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-metric", "One model, seven judges", ["apart", "spread", "share", "n"]);
+  const { root, get, set, live } = makeWidget(host, "edu-metric", "One model, seven judges", {
+    ...Object.fromEntries(Object.entries(LIMITS).map(([name, limits]) => [name, between(...limits)])), n: SIZES,
+  });
   const sliders = SLIDERS.map(([name, label]) => {
     const [low, high] = LIMITS[name];
     const slider = makeSlider(label, Math.round((high - low) / STEP) + 1, (position) => set({ [name]: Number((low + position * STEP).toFixed(2)) }));
@@ -173,7 +177,7 @@ function render(host) {
     curves.forEach((curve, k) => curve.draw(shown.map((x, i) => [i / 240, values[k][i] / top])));
     sliders.forEach((slider) => slider.draw(state));
     rows.draw(verdicts(state), verdicts({ ...DATA, n: state.n }));
-    words.say(`Spread ${state.spread.toFixed(2)}, ${state.n} images. ${describe(state)}`);
+    words.say(`Lumps at ±${state.apart.toFixed(2)}, spread ${state.spread.toFixed(2)}, share of the right ${state.share.toFixed(2)}. ${describe(state)}`);
   }
 
   return live(draw, words.stop);

@@ -1,7 +1,7 @@
 // A digit with a known defect, noised part of the way and guided back; its pictures come from a run of the network.
 // Python: diffusion_edu/widgets/partial_noising.py. Its numbers and those here agree to 1e-12 (tests/js).
 
-import { bytesOf, make, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { bytesOf, make, makeChart, makeLegend, makePlayedSlider, makeRadios, makeWidget, makeWords } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -84,8 +84,8 @@ function render(host) {
   const film = (part, digit, method, place) => image(2 * digits + ((part * digits + digit) * METHODS.length + method) * count + place);
   const found = (digit, method, place) => measure(healthy(digit), defective(digit), film(1, digit, method, place));
 
-  const { root, get, set, live } = makeWidget(host, "edu-partial", "Part of the way and back", ["place", "digit", "method"]);
-  const slider = makeSlider("how far to noise", count, (place) => set({ place }));
+  const { root, get, set, live } = makeWidget(host, "edu-partial", "Part of the way and back", { place: [...times.keys()], digit: [...names.keys()], method: [...METHODS.keys()] });
+  const slider = makePlayedSlider("how far to noise", count, () => get().place, (place) => set({ place }));
   const digit = makeRadios("digit", [...names.entries()], (digit) => set({ digit }));
   const method = makeRadios("noising", METHODS.map(({ label }, index) => [index, label]), (method) => set({ method }));
   const panels = PANELS.map((title) => makePanel(title, shape));
@@ -117,7 +117,7 @@ function render(host) {
     words.say(describe(names[d], m, times[p], now));
   }
 
-  return live(draw, words.stop);
+  return live(draw, words.stop, slider.stop);
 }
 
 export default { render };

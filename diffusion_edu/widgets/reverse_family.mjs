@@ -1,7 +1,7 @@
 // Three dynamics over one marginal: forward SDE, reverse SDE and ODE of a mixture on the line, and what lies between.
 // Python: diffusion_edu/widgets/reverse_family.py
 
-import { make, makeCloud, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, normalPairs } from "./common.mjs";
+import { between, make, makeCloud, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, normalPairs } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -181,7 +181,9 @@ function render(host) {
   const fine = normals(FINEST * COUNT, 1);
   const starts = { reverse: normals(COUNT, 2), forward: dataFrom(mixture, COUNT, 3) };
   const laws = { reverse: components(mixture, 0), forward: components(mixture, 1) };
-  const { root, get, set, live } = makeWidget(host, "edu-family", "One marginal, many processes", ["direction", "noise", "steps", "error"]);
+  const { root, get, set, live } = makeWidget(host, "edu-family", "One marginal, many processes", {
+    direction: ["forward", "reverse"], noise: between(0, 2), steps: STEPS, error: between(-0.5, 0.5),
+  });
   const choices = makeRadios("dynamics", Object.keys(DYNAMICS).map((name) => [name, name]), (name) => set(DYNAMICS[name]));
 
   const chart = make("svg:svg", { viewBox: `0 0 ${WIDTH + 2 * (SIDE + GAP)} ${HEIGHT + 32}`, role: "img", "aria-label": "Paths in space and time, from noise at the left to data at the right" });

@@ -160,7 +160,7 @@ function render(host) {
   const exact = exactEnds(mixture, starts);
   const real = exactEnds(mixture, pairs(POINTS, 9));
   const floor = sliced(exact, real);
-  const { root, get, set, live } = makeWidget(host, "edu-race", "Samplers at equal numbers of evaluations", ["sampler", "evaluations", "grid"]);
+  const { root, get, set, live } = makeWidget(host, "edu-race", "Samplers at equal numbers of evaluations", { sampler: SAMPLERS, evaluations: Array.from({ length: 47 }, (_, i) => i + 4), grid: GRIDS });
   const samplers = makeRadios("sampler", SAMPLERS.map((name) => [name, name]), (sampler) => set({ sampler }));
   const grids = makeRadios("grid of times", GRIDS.map((grid) => [grid, GRID_NAMES[grid]]), (grid) => set({ grid }));
   const plane = make("svg:svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Walks from noise to data in the plane; crosses mark the exact ends" });

@@ -1,7 +1,7 @@
 // Noise schedules side by side: curves, and one real digit noised under each of them.
 // Python: diffusion_edu/widgets/schedule_explorer.py. Its numbers and those here agree to 1e-9 (tests/js).
 
-import { bytesOf, inWords, make, makeChart, makeSlider, makeWidget, makeWords, nearest, typeset, unique } from "./common.mjs";
+import { between, bytesOf, inWords, make, makeChart, makePlayedSlider, makeSlider, makeWidget, makeWords, nearest, typeset, unique } from "./common.mjs";
 
 // ---- mathematics, as in diffusion_edu.schedules ----------------------------------------------------
 
@@ -175,11 +175,14 @@ function paint(canvas, family, p, t, x0, eps) {
 
 function render(host) {
   const { model } = host;
-  const { root, get, set, live } = makeWidget(host, "edu-schedules", "Noise schedules side by side", ["family", "t", ...Object.keys(PARAMETERS)]);
+  const { root, get, set, live } = makeWidget(host, "edu-schedules", "Noise schedules side by side", {
+    family: Object.keys(FAMILIES), t: between(0, 1),
+    ...Object.fromEntries(Object.keys(PARAMETERS).map((name) => [name, (value) => clampParameter(name, value).value === value])),
+  });
   const x0 = Float64Array.from(bytesOf(model.get("digit")), (value) => value / 127.5 - 1);
   const eps = new Float32Array(bytesOf(model.get("noise")).buffer);
   const side = Math.sqrt(x0.length);
-  const time = makeSlider("time t", 101, (position) => set({ t: position / 100 }));
+  const time = makePlayedSlider("time t", 101, () => Math.round(100 * get().t), (position) => set({ t: position / 100 }));
 
   const group = unique();
   const tiles = Object.entries(FAMILIES).map(([family, { name, colour, dash }]) => {
@@ -255,7 +258,7 @@ function render(host) {
     words.say(`${FAMILIES[chosen].name}. ${describeNow(chosen, p, t)}\n${describeEnd(chosen, p, x0)}`);
   }
 
-  return live(draw, words.stop);
+  return live(draw, words.stop, time.stop);
 }
 
 export default { render };

@@ -1,7 +1,7 @@
 // The score field: arrows of a noisy mixture, and walkers that follow them by Langevin dynamics.
 // Python: diffusion_edu/widgets/score_field.py
 
-import { inWords, make, makeButton, makeCheckbox, makeCloud, makePlay, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, nearest, normalPairs } from "./common.mjs";
+import { between, inWords, make, makeButton, makeCheckbox, makeCloud, makePlay, makeRadios, makeSlider, makeWidget, makeWords, mulberry32, nearest, normalPairs } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ export function describe({ sigma, size, noise, annealed, steps, shares, weights,
   const off = shares.map((share, k) => Math.abs(share - weights[k]) / errorOf(weights[k], n));
   const worst = off.indexOf(Math.max(...off));
   const letter = "ABCDE"[worst];
-  const first = `Noise level ${sigma.toFixed(2)}, ${annealed ? "annealed" : "one level"}, ${steps} ${steps === 1 ? "step" : "steps"} made.`;
+  const first = `Noise level ${sigma.toFixed(2)}, step size ${inWords(size, 2)}, ${annealed ? "annealed" : "one level"}, ${steps} ${steps === 1 ? "step" : "steps"} made.`;
   const verdict = off[worst] < 3
     ? "The shares agree with the weights within their errors."
     : `Lump ${letter} has ${percent(shares[worst])} of the walkers, its weight is ${percent(weights[worst])} ± ${(100 * errorOf(weights[worst], n)).toFixed(0)}: ${Math.round(off[worst])} standard errors off.`;
@@ -168,21 +168,27 @@ function render(host) {
   const { model } = host;
   const lumps = Object.fromEntries(["means", "stds", "weights"].map((name) => [name, model.get(name)]));
   const start = model.get("start");
-  const { root, get, set, draw, live } = makeWidget(host, "edu-score", "Walkers on the arrows of a score", ["sigma", "size", "noise", "annealed"]);
+  const { root, get, set, draw, live } = makeWidget(host, "edu-score", "Walkers on the arrows of a score", {
+    sigma: between(LOWEST, HIGHEST), size: between(SIZES[0], SIZES.at(-1)), noise: [false, true], annealed: [false, true],
+  });
   let [walkers, made, random] = [model.get("walkers"), model.get("steps"), mulberry32(model.get("seed"))];
 
   const noise = makeSlider("noise level σ", LEVELS, (position) => set({ sigma: levelAt(position) }));
   const size = makeSlider("step size", SIZES.length, (position) => set({ size: SIZES[position] }));
 
-  const play = makePlay(advance, { every: 60 });
+  const play = makePlay(advance, { every: 60, through: true });
   const once = makeButton("One step", () => { play.stop(); advance(); });
   const again = makeButton("Start again", restart);
   const shaken = makeCheckbox("noise", (noise) => set({ noise }));
   const modes = makeRadios("noise levels", [[false, "one level"], [true, "annealed"]], (annealed) => { set({ annealed }); if (annealed) restart(); });
 
+  function put(points, steps) {
+    [walkers, made, random] = [points, steps, mulberry32(model.get("seed"))];
+  }
+  root.addEventListener("reset", () => put(model.get("walkers"), model.get("steps")));
   function restart() {
     play.stop();
-    [walkers, made, random] = [start, 0, mulberry32(model.get("seed"))];
+    put(start, 0);
     if (get().annealed) set({ sigma: HIGHEST });
     draw();
   }

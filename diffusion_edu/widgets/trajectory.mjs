@@ -1,7 +1,7 @@
 // Sampling, watched: a slider over the states x_t of a real run and the denoiser's estimates x0_hat.
 // Python: diffusion_edu/widgets/trajectory.py
 
-import { inWords, make, makeChart, makePlay, makeSlider, makeWidget, makeWords, typeset } from "./common.mjs";
+import { inWords, make, makeChart, makePlayedSlider, makeWidget, makeWords, typeset } from "./common.mjs";
 
 // ---- words ------------------------------------------------------------------------------------------
 
@@ -43,23 +43,12 @@ async function render(host) {
   const [times, snrs, labels, shape] = ["times", "log_snrs", "labels", "shape"].map((name) => model.get(name));
   const distances = model.get("distances");
   const last = times.length - 1;
-  const { root, get, set, live } = makeWidget(host, "edu-trajectory", "Sampling, watched", ["time_index"]);
+  const { root, get, set, live } = makeWidget(host, "edu-trajectory", "Sampling, watched", { time_index: [...times.keys()] });
   const sheet = new Image();
   sheet.src = `data:image/png;base64,${model.get("sprites")}`;
   await sheet.decode();
 
-  const go = (time_index) => set({ time_index });
-  const play = makePlay(
-    () => {
-      go(get().time_index + 1);
-      return get().time_index < last;
-    },
-    { begin: () => get().time_index === last && go(0) },
-  );
-  const slider = makeSlider("time", times.length, (frame) => {
-    play.stop();
-    go(frame);
-  });
+  const slider = makePlayedSlider("time", times.length, () => get().time_index, (time_index) => set({ time_index }));
 
   const films = [];
   for (let first = 0; first < labels.length; first += FILM) films.push(makeFilm(sheet, labels, shape, first));
@@ -77,7 +66,7 @@ async function render(host) {
   });
 
   const text = make("div");
-  root.append(make("div", { class: "drive" }, play.node, slider.node), pictures, make("div", { class: "below" }, chart.node, text));
+  root.append(slider.node, pictures, make("div", { class: "below" }, chart.node, text));
   const words = makeWords(text);
 
   function draw() {
@@ -89,7 +78,7 @@ async function render(host) {
     words.say(describe(times[frame], snrs[frame], distances[frame]));
   }
 
-  return live(draw, words.stop, play.stop);
+  return live(draw, words.stop, slider.stop);
 }
 
 export default { render };

