@@ -1,8 +1,8 @@
 // A drawing of the reader's own, noised and made a digit by the network, or erased in part and filled in.
 // Python: diffusion_edu/widgets/draw_your_own.py. The mathematics here agree with Python's to 1e-9 (tests/js).
 
-import { bytesOf, make, makeButton, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, nearest, unique } from "./common.mjs";
-import { CELLS, ERASER, FRAME, makeCanvas, makePad, maskOf, measure, MIDDLE, fit, paint, PEN, rasterise, SIZE } from "./pad.mjs";
+import { between, bytesOf, make, makeButton, makeChart, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, nearest, unique } from "./common.mjs";
+import { areStrokes, CELLS, ERASER, FRAME, makeCanvas, makePad, maskOf, measure, MIDDLE, fit, paint, PEN, rasterise, SIZE } from "./pad.mjs";
 import { makeSchedule, normals } from "./sampling.mjs";
 
 // ---- noise and distances ------------------------------------------------------------------------------
@@ -80,7 +80,6 @@ export function describeFill(share, facts) {
 const [DRAWN, STEPS, LEVELS] = [4, 20, 16];
 const WEIGHTS = [1, 1.5, 2, 3, 4, 6];
 const CURVES = [{ name: "from the drawing", colour: "#2f6db3" }, { name: "from the nearest real digit", colour: "#d9822b" }, { name: "a real digit from the nearest other one", colour: "#7a7f87", dash: "5 4" }];
-const STATE = ["mode", "place", "label", "w", "repeats", "seed", "strokes", "erased"];
 
 function render(host) {
   const { model } = host;
@@ -91,7 +90,11 @@ function render(host) {
     return ((k % 2 ? byte & 15 : byte >> 4) * 2) / (LEVELS - 1) - 1;
   });
   const four = (group) => [0, 1, 2, 3].map((number) => picture(group * DRAWN + number));
-  const { root, draw, get, set, live } = makeWidget(host, "edu-draw", "Draw your own", STATE);
+  const { root, draw, get, set, live } = makeWidget(host, "edu-draw", "Draw your own", {
+    mode: [0, 1], place: [...times.keys()], label: [...Array(NO_CLASS + 1).keys()], w: WEIGHTS, repeats: [0, 1],
+    seed: (seed) => Number.isInteger(seed) && between(0, 2 ** 31)(seed), strokes: areStrokes, erased: areStrokes,
+  });
+  root.addEventListener("reset", () => running && ask());
 
   // The state, with the stroke that is being drawn; what is known of it; what the network is doing.
   let [pending, running, asked] = [null, null, 0];
@@ -165,9 +168,9 @@ function render(host) {
   const pad = makePad((stroke) => { pending = [...stroke]; draw(); }, (stroke) => { pending = null; set({ [list()]: [...get()[list()], stroke] }); draw(); }, undo, (text) => (spoken.textContent = text));
   const mode = makeRadios("what to do", MODES.map((text, index) => [index, text]), (mode) => set({ mode }));
   const fitted = makeButton("Fit", () => set({ strokes: fit(get().strokes) }));
-  const tools = make("div", { class: "tools" }, makeButton("Undo", undo), makeButton("Clear", () => set({ [list()]: [] })), fitted);
+  const tools = make("div", { class: "buttons" }, makeButton("Undo", undo), makeButton("Clear", () => set({ [list()]: [] })), fitted);
   const load = ({ strokes, erased }) => () => set({ strokes, erased });
-  const starts = make("div", { class: "tools" }, ...examples.map((each) => makeButton(each.name, load(each))));
+  const starts = make("div", { class: "buttons" }, ...examples.map((each) => makeButton(each.name, load(each))));
   const slider = makeSlider("strength", times.length, (place) => set({ place }));
   const weight = makeSlider("guidance w", WEIGHTS.length, (index) => set({ w: WEIGHTS[index] }));
   const repeats = makeRadios("visits of each step", RESAMPLES.map((r, index) => [index, String(r)]), (repeats) => set({ repeats }));
@@ -190,7 +193,7 @@ function render(host) {
   root.append(mode.node, make("div", { class: "desk" },
     make("div", {}, pad.node, tools, starts),
     make("div", {}, slider.node, repeats.node, make("div", { class: "control" }, make("label", { for: pick.id }, "make it"), pick), weight.node,
-      make("div", { class: "tools" }, go, fresh), ...rows.map(({ node }) => node), status, text)),
+      make("div", { class: "buttons" }, go, fresh), ...rows.map(({ node }) => node), status, text)),
     plot, spoken);
   const words = makeWords(text);
   const at = (L) => (L - times[0]) / (times.at(-1) - times[0]);

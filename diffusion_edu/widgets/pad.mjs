@@ -1,7 +1,7 @@
 // A pad to draw a digit on: strokes, their pixels as MNIST would have them, and the canvas that takes them.
 // Strokes are lists of [column, row], in cells from the upper left corner. Python: `rasterise` and `distance_to` of draw_your_own.py.
 
-import { make, unique } from "./common.mjs";
+import { between, make, unique } from "./common.mjs";
 
 // ---- strokes ------------------------------------------------------------------------------------------
 
@@ -9,6 +9,11 @@ export const [SIZE, PEN, EDGE, ERASER] = [28, 1.4, 1.2, 2.6];
 export const CELLS = SIZE * SIZE;
 export const FRAME = 20; // MNIST's digits are this long, and their mass is centred at MIDDLE
 export const MIDDLE = 14.5;
+
+/** Whether a link's value is a list of strokes on the canvas. */
+export const areStrokes = (value) =>
+  Array.isArray(value) && value.every((stroke) => Array.isArray(stroke) && stroke.length > 0 && stroke.every((point) =>
+    Array.isArray(point) && point.length === 2 && point.every((each) => typeof each === "number" && between(0, SIZE)(each))));
 
 /** Distance of each cell's centre to the nearest stroke; infinite without any. */
 export function distanceTo(strokes) {

@@ -139,7 +139,7 @@ def test_a_finger_draws_and_the_page_stays(new_context: Callable, site_url: str)
     live = find_widget(page, NAME)
     assert live.get_by_role("application").evaluate("pad => getComputedStyle(pad).touchAction") == "none"
     assert live.evaluate("root => getComputedStyle(root).touchAction") == "auto"
-    for button in live.get_by_role("button").all():
+    for button in live.locator(".desk").get_by_role("button").all():
         assert button.bounding_box()["height"] >= 44, "a thumb finds it"
 
 

@@ -1,11 +1,10 @@
-// Strokes, noise, distances and words of the drawing widget, against Python's numbers.
+// Noise, distances and words of the drawing widget, against Python's numbers.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
 import * as widget from "../../diffusion_edu/widgets/draw_your_own.mjs";
-import * as pad from "../../diffusion_edu/widgets/pad.mjs";
 import { normals } from "../../diffusion_edu/widgets/sampling.mjs";
 
 const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/draw_your_own.json", import.meta.url)));
@@ -14,14 +13,6 @@ const fixture = JSON.parse(readFileSync(new URL("../../_build/fixtures/draw_your
 function close(found, wanted, name) {
   assert.equal(found.length, wanted.length, name);
   wanted.forEach((value, i) => assert.ok(found[i] === value || Math.abs(found[i] - value) < 1e-9, `${name}, ${i}: ${found[i]} for ${value}`));
-}
-
-for (const [i, each] of fixture.drawings.entries()) {
-  test(`strokes ${i} become the same pixels and the same mask`, () => {
-    close([...pad.distanceTo(each.strokes)], each.distance, "distance");
-    close([...pad.rasterise(each.strokes)], each.image, "image");
-    close([...pad.maskOf(each.strokes)], each.mask, "mask");
-  });
 }
 
 test("the schedule and the noise are the network's", () => {
@@ -44,20 +35,6 @@ test("distances, spread, seam and share", () => {
   close([widget.seam(results[0], mask)], [fixture.jump], "seam");
   close([widget.shareOf(x0, mask)], [fixture.erased], "share of the ink");
   assert.equal(widget.seam(x0, new Float64Array(784).fill(1)), 0, "nothing erased, no seam");
-});
-
-test("a drawing is fitted as MNIST places its digits, and a fitted one stays", () => {
-  const large = [[[1, 2], [26, 3], [4, 27]]];
-  const before = pad.measure(large);
-  assert.ok(before.long > 27);
-  const strokes = pad.fit(large);
-  const { long, column, row } = pad.measure(strokes);
-  assert.ok(Math.abs(long - 20) < 0.2 && Math.abs(column - 14.5) < 0.1 && Math.abs(row - 14.5) < 0.1, `${long} ${column} ${row}`);
-  const again = pad.fit(strokes);
-  strokes[0].forEach(([x, y], i) => assert.ok(Math.hypot(x - again[0][i][0], y - again[0][i][1]) < 0.3));
-  assert.deepEqual(pad.fit([]), []);
-  assert.equal(pad.measure([]), null);
-  for (const { strokes: [stroke] } of fixture.drawings.slice(1)) assert.ok(stroke.length);
 });
 
 test("fillings are measured where the drawing was erased", () => {
