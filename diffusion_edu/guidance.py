@@ -12,8 +12,9 @@ from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction
 from diffusion_edu.likelihood import encode, likelihood_grid
-from diffusion_edu.process import Prediction, expand_to, q_sample
-from diffusion_edu.samplers import probability_flow, sample
+from diffusion_edu.process import Prediction, expand_to, normal_like, q_sample
+from diffusion_edu.samplers import ancestral, probability_flow, sample
+from diffusion_edu.schedules import time_grid
 
 LogProbability = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -176,6 +177,25 @@ def return_from(
     ts = likelihood_grid(denoiser.schedule, steps, t)
     x = sample(probability_flow(denoiser, x_t, ts.flip(0), y=y, method=method))
     return x / expand_to(denoiser.schedule.alpha(ts[0]), x)
+
+
+def sdedit(
+    denoiser: DenoiserFunction,
+    x0: Tensor,
+    t: float,
+    *,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    steps: int = 20,
+) -> Tensor:
+    """Noise pictures x0 (N, ...) up to time t and draw images from there by ancestral steps: SDEdit (Meng et al. 2022).
+
+    With the exact score each is a draw from q(x_0 | x_t), so an image of the data whatever x0 was. One evaluation a step.
+    Raises ValueError unless t_min < t <= t_max.
+    """
+    ts = time_grid(denoiser.schedule, steps, start=t)
+    x_t = q_sample(denoiser.schedule, x0, ts[0], normal_like(x0, generator))
+    return sample(ancestral(denoiser, x_t, ts, y=y, generator=generator))
 
 
 def anomaly_map(

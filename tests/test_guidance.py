@@ -17,6 +17,7 @@ from diffusion_edu.guidance import (
     loss_guided,
     on_interval,
     return_from,
+    sdedit,
 )
 from diffusion_edu.metrics import share_error
 from diffusion_edu.networks import NoisyClassifier
@@ -340,6 +341,35 @@ def test_encoding_gaussian_data_is_known():
 def test_encoding_refuses_a_clipped_denoiser():
     with pytest.raises(ValueError, match="clipped estimate has no density"):
         encode_to(Denoiser(Cubic(), Cosine(), "x0", clip=(-1, 1)), X, 0.5)
+
+
+def test_sdedit_of_gaussian_data_is_known():
+    """Data N(0, c^2): results are N(k x0, (1 - k^2) c^2) with k = snr c^2 / (1 + snr c^2), whatever x0 was."""
+    c, x0 = 0.5, torch.full((20_000, 1), 1.7, dtype=torch.float64)
+    exact = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([c])).denoiser(Cosine())
+    results = sdedit(exact, x0, 0.4, generator=torch.Generator().manual_seed(0), steps=100)
+    snr = Cosine().log_snr(torch.tensor(0.4, dtype=torch.float64)).exp()
+    k = float(snr * c**2 / (1 + snr * c**2))
+    spread = c * (1 - k**2) ** 0.5
+    assert abs(float(results.mean()) - k * 1.7) < 4 * spread / 20_000**0.5 + 0.005  # chance, and 100 steps
+    assert abs(float(results.std()) / spread - 1) < 0.03  # 100 steps
+
+
+def test_sdedit_answers_with_data_whatever_is_drawn():
+    lumps = GaussianMixture(torch.tensor([[-1.0, 0], [1, 0]], dtype=torch.float64), torch.tensor([0.02, 0.02]))
+    letter = torch.tensor([[0.3, 0.8]], dtype=torch.float64).expand(200, -1)  # far from all data
+    generator = torch.Generator().manual_seed(0)
+    results = sdedit(lumps.denoiser(Cosine()), letter, 0.5, generator=generator, steps=50)
+    assert float((results[:, :1].abs() - 1).abs().max()) < 0.1 and float(results[:, 1].abs().max()) < 0.1
+    t = torch.tensor(0.5, dtype=torch.float64)
+    alpha, sigma = Cosine().alpha(t), Cosine().sigma(t)
+    x_t = alpha * 0.3 + sigma * torch.randn(100_000, dtype=torch.float64, generator=generator)
+    share = float(
+        (2 * alpha * x_t / sigma**2).sigmoid().mean()
+    )  # of the right lump, its weight averaged over the noise
+    assert abs(float((results[:, 0] > 0).double().mean()) - share) < 4 * (share * (1 - share) / 200) ** 0.5
+    with pytest.raises(ValueError, match="start must lie in"):
+        sdedit(lumps.denoiser(Cosine()), letter, 1.0)
 
 
 def test_anomaly_map_is_the_change():

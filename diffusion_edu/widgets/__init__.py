@@ -4,6 +4,7 @@ from diffusion_edu.widgets.base import Widget
 from diffusion_edu.widgets.bound_explorer import BoundExplorer
 from diffusion_edu.widgets.convention_translator import ConventionTranslator
 from diffusion_edu.widgets.error_budget import ErrorBudget
+from diffusion_edu.widgets.draw_your_own import DrawYourOwn
 from diffusion_edu.widgets.evidence_gap import EvidenceGap
 from diffusion_edu.widgets.four_predictions import FourPredictions
 from diffusion_edu.widgets.guidance_lab import GuidanceLab
@@ -23,6 +24,7 @@ from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
     "ErrorBudget",
+    "DrawYourOwn",
     "EvidenceGap",
     "FourPredictions",
     "GuidanceLab",

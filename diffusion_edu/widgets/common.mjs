@@ -22,6 +22,15 @@ export const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? 
 /** What a number from a link may be. */
 export const between = (low, high) => (value) => low <= value && value <= high;
 
+/** A list from a link; null where the text is none. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
 /**
  * The state that a link's query asks for: `initial`, but for what the query names, if it is of the same type and `allowed`,
  * a list or a function, has it. Whatever else stands there is ignored.
@@ -30,7 +39,7 @@ export function stateFrom(query, initial, allowed) {
   const state = { ...initial };
   for (const [name, text] of new URLSearchParams(query)) {
     const rule = Object.hasOwn(allowed, name) ? allowed[name] : [];
-    const value = { number: text.trim() === "" ? NaN : Number(text), boolean: text === "true" || (text === "false" ? false : null), string: text }[typeof initial[name]];
+    const value = { number: text.trim() === "" ? NaN : Number(text), boolean: text === "true" || (text === "false" ? false : null), string: text, object: parsed(text) }[typeof initial[name]];
     if (Array.isArray(rule) ? rule.includes(value) : rule(value)) state[name] = value;
   }
   return state;
@@ -38,7 +47,8 @@ export function stateFrom(query, initial, allowed) {
 
 /** The query that asks for `state`: what differs from `initial`. */
 export const queryOf = (state, initial) =>
-  String(new URLSearchParams(Object.entries(state).filter(([name, value]) => value !== initial[name])));
+  String(new URLSearchParams(Object.entries(state).filter(([name, value]) => value !== initial[name]).map(([name, value]) =>
+    [name, typeof value === "object" ? JSON.stringify(value) : value])));
 
 /**
  * The widget in `el`: its root, and its state, which are the traits in `traits`: { name: allowed values, as a list or a function }.

@@ -396,6 +396,26 @@ def test_the_recursion_is_the_package(n: int = 20_000):
 # --- there and back -----------------------------------------------------------------------------------
 
 
+@equation("eq-steer-edit", method="exact", tolerance="sympy identity; 1e-12 (float64 rounding)")
+def test_an_edited_gaussian_is_known():
+    a, s, c, x0 = sp.symbols("a s c x_0", positive=True)
+    gain, left = a * c**2 / (a**2 * c**2 + s**2), c**2 * s**2 / (a**2 * c**2 + s**2)  # q(x_0 | x_L) of Gaussian data
+    mean, variance = gain * a * x0, gain**2 * s**2 + left  # averaged over x_L = a x_0 + s eps
+    kept = a**2 * c**2 / (a**2 * c**2 + s**2)
+    assert sp.simplify(mean - kept * x0) == 0
+    assert sp.simplify(variance - (1 - kept**2) * c**2) == 0
+    assert sp.simplify(variance - (1 - kept) * c**2) != 0  # that would be q(x_0 | x_L) for one x_L
+    for schedule in SCHEDULES:
+        for c in (0.3, 2.0):
+            t = tensor(0.6)
+            exact = GaussianMixture(torch.zeros(1, 1, dtype=F64), tensor([c])).denoiser(schedule)
+            x_t = torch.linspace(-2, 2, 9, dtype=F64)[:, None]
+            snr = schedule.log_snr(t).exp() * c**2
+            torch.testing.assert_close(
+                schedule.alpha(t) * exact(x_t, t).x0, snr / (1 + snr) * x_t, rtol=1e-12, atol=1e-12
+            )
+
+
 @equation("eq-steer-noised-return", method="monte carlo", tolerance="4 standard errors of 40,000 draws")
 def test_a_noised_image_comes_back_as_another(n: int = 40_000):
     t, schedule = tensor(0.4), COSINE
