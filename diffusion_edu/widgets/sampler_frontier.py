@@ -38,7 +38,7 @@ def load_frontier(file: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The cells of a measured frontier and their digits, uint8 (cells, SHOWN, SIDE, SIDE).
 
     file: a table of `python -m diffusion_edu evaluate --table`; where there are several sizes of cells, the smallest counts.
-    A cell has `sampler`, by its name in NAMES, `grid`, `evaluations`, `samples` and NUMBERS. Raises ValueError when table and
+    A cell has `sampler`, as NAMES has it, `grid`, `evaluations`, `samples` and NUMBERS. Raises ValueError when table and
     digits do not agree.
     """
     table, digits = json.loads(file.read_text(encoding="utf-8")), np.load(file.with_suffix(".npz"))["digits"]
