@@ -70,6 +70,7 @@ def test_from_a_folder_one_sentence_says_why_not(open_file: Callable[..., Page])
 
 
 CELL = """
+from pathlib import Path
 from diffusion_edu import checkpoints
 from diffusion_edu.widgets import GuidanceLab
 lab = GuidanceLab(checkpoints.load({checkpoint!r}), weights=(0, 2), seeds=(1,), evaluations=4)
