@@ -1,3 +1,3 @@
 """Diffusion models from first principles: schedules, denoisers, samplers, small networks."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
