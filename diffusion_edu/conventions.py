@@ -206,7 +206,7 @@ SOURCES: dict[str, Source] = {
         time="t",
         signal="torch.exp(-B / 2)",
         noise="torch.sqrt(1 - torch.exp(-B))",
-        mind="Their T is the last time, not a number of steps. The drift has half the rate β; the noise has all of it.",
+        mind="Their T is the last time, not a number of steps. The drift has half of β, the noise's variance all of it.",
         rows={
             "marginal": Row(
                 r"x(t) = e^{-B(t)/2}\, x(0) + \sqrt{1 - e^{-B(t)}}\, z, \quad B(t) = \int_0^t \beta",

@@ -49,8 +49,8 @@ export function describe({ sampler, evaluations, training }, found, { counts, no
     : `${most} evaluations would save ${fixed(found["more steps"].value, 3)}${exact ? "" : `, an exact network ${fixed(found.network.value, 3)}`}.`;
   const verdict = {
     steps: "The steps are the limit: take more of them.",
-    network: "The network is the limit: more steps do not help, more training does.",
-    both: "Both count: more steps and more training.",
+    network: "The network is the limit: more steps help little, a better network would.",
+    both: "Both count: more steps would help, and a better network.",
     nothing: `Nothing is left that these draws can show: one set of exact draws varies by ${luck.toFixed(3)} itself.`,
   }[limit(found, exact)];
   return `${sampler}, ${evaluations} evaluations of ${who}. Distance from data ${pm(found.total)}: ${parts}.${odd} ${gains} ${verdict}`.replace("  ", " ");

@@ -39,7 +39,8 @@ export function describe(t, s, x_t, x_0) {
   const first = `From x_t = ${fixed(x_t, 1)} at t = ${fixed(t)} back to s = ${fixed(s)}, with x_0 = ${fixed(x_0, 1)}: mean ${fixed(weights[0])} x_t + ${fixed(weights[1])} x_0 = ${fixed(mean)}, deviation ${fixed(std)}. x_0 has ${(100 * share).toFixed(0)} % of the precision, x_t has ${(100 * (1 - share)).toFixed(0)} %.`;
   if (s === 0) return `${first}\nAt s = 0 the bell of x_0 is a needle: the mean is x_0 whatever x_t is, and nothing is left to draw. The small variance is 0, the large one ${inWords(large)}.`;
   const ratio = `The small variance is ${(100 * small / large).toFixed(0)} % of the large one.`;
-  if (t - s < 0.035) return `${first}\nA small step. The bell of x_t is narrow and rules: the step stays near x_t, which is why so many steps are needed. ${ratio}${small / large > 0.9 ? " As s → t they become one." : " Near the data they still differ: the choice matters here."}`;
+  const who = share < 0.3 ? "A small step. The bell of x_t is narrow and rules: the step stays near x_t, which is why so many steps are needed." : "A small step in t, but a long one for the noise: x_t does not rule alone.";
+  if (t - s < 0.035) return `${first}\n${who} ${ratio}${small / large > 0.9 ? " As s → t they become one." : " Near the data they still differ: the choice matters here."}`;
   if (share > 0.9) return `${first}\nA long step. x_t is a poor witness of x_s, and x_0 decides; but only a guess of x_0 will be at hand. ${ratio}`;
   return `${first}\nA compromise: the product is narrower than either bell, and lies between them. ${ratio}`;
 }

@@ -132,7 +132,7 @@ export function describe({ direction, noise, steps, error }, found, chance) {
     ? `no more than chance, ${chance.toFixed(3)}`
     : `${(found / chance).toFixed(1)} times what chance would do, ${chance.toFixed(3)}`;
   if (direction === "forward")
-    return `Forward SDE, ${steps} steps: data at the right are blown to the left until one round lump is left. It uses no score, so λ and the score's error do nothing. Distance of the arrivals from the exact law at t = 1: ${found.toFixed(3)}, ${verdict}.`;
+    return `Forward SDE, ${steps} steps: data at the right are blown to the left until one round lump remains. It uses no score, so λ and the score's error do nothing. Distance of the arrivals from the exact law at t = 1: ${found.toFixed(3)}, ${verdict}.`;
   const kind = noise === 0
     ? "The ODE, λ = 0: no noise at all. Paths are smooth and never cross (but for steps that are too long)."
     : noise === 1
@@ -146,12 +146,8 @@ export function describe({ direction, noise, steps, error }, found, chance) {
 
 /** The three crowds at time t, in a sentence; found: [forward, reverse, ODE], their distances from the marginal. */
 export function describeCrowds(t, noise, found, chance) {
-  const near = found.map((each) => each < 1.6 * chance);
-  const verdict = near.every(Boolean)
-    ? "three motions, one marginal"
-    : near.slice(1).some(Boolean)
-      ? "one of the walks back has left the marginal"
-      : near[0] ? "the walks back have left the marginal, the way forward has not" : "with such steps even the way forward leaves the marginal";
+  const gone = ["the way forward", "the reverse process", "the ODE"].filter((_, i) => found[i] >= 1.6 * chance);
+  const verdict = gone.length ? `${gone.join(" and ")} ${gone.length > 1 ? "have" : "has"} left the marginal` : "three motions, one marginal";
   return `At t = ${t.toFixed(2)} the crowd of the forward SDE lies ${found[0].toFixed(3)} from the exact law, of the reverse process with λ = ${noise.toFixed(2)} ${found[1].toFixed(3)}, of the ODE ${found[2].toFixed(3)}; chance alone would do ${chance.toFixed(3)}: ${verdict}.`;
 }
 

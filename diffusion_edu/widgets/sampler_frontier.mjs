@@ -51,7 +51,7 @@ export function describe(cells, cell) {
       ? `It can be told from the best cell, ${best.sampler} with ${best.evaluations} evaluations (${pm(best)}): they are ${gap.toFixed(1)} combined standard errors apart.`
       : `It cannot be told from the best cell, ${best.sampler} with ${best.evaluations} evaluations (${pm(best)}): they are only ${gap.toFixed(1)} combined standard errors apart.`;
   const above = (cell.frechet - cell.floor) / Math.hypot(cell.frechet_error, cell.floor_error);
-  const floor = `Real digits get ${cell.floor.toFixed(2)} ± ${cell.floor_error.toFixed(2)}, ${above > CLEAR ? "clearly less" : "no less than the errors allow"}.`;
+  const floor = `Real digits get ${cell.floor.toFixed(2)} ± ${cell.floor_error.toFixed(2)}, ${above > CLEAR ? "clearly less" : "not clearly less with so few"}.`;
   const from = enough(cells, cell.sampler);
   const advice = from === null
     ? `${cell.sampler} can be told from the best at its largest number of evaluations, too.`

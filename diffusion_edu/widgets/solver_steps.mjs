@@ -129,7 +129,8 @@ const GRIDS = { uniform: "even in t", log_snr: "even in log-SNR" };
 /** In which lump of the data x is. */
 export function lumpOf(x) {
   const k = MEANS.findIndex((mean) => Math.abs(x - mean) < 3 * STD);
-  return k < 0 ? "between the lumps" : ["in the left lump", "in the right lump"][k];
+  if (k < 0) return MEANS[0] < x && x < MEANS[1] ? "between the lumps" : "outside both lumps";
+  return ["in the left lump", "in the right lump"][k];
 }
 
 /** What is seen, in sentences; found: { end, exact, twice, order, local, t, s }. */

@@ -81,8 +81,9 @@ test("three dynamics have one marginal at every time", () => {
 
 test("the words compare the crowds", () => {
   assert.match(family.describeCrowds(0.3, 1, [0.03, 0.03, 0.03], 0.03), /^At t = 0\.30 .*λ = 1\.00 0\.030.*three motions, one marginal/);
-  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.3, 0.03], 0.03), /one of the walks back has left/);
-  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.3, 0.3], 0.03), /the way forward has not/);
+  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.3, 0.03], 0.03), /: the reverse process has left the marginal/);
+  assert.match(family.describeCrowds(0.3, 1, [0.3, 0.03, 0.03], 0.03), /: the way forward has left/);
+  assert.match(family.describeCrowds(0.3, 1, [0.03, 0.3, 0.3], 0.03), /: the reverse process and the ODE have left/);
 });
 
 test("the words tell the dynamics, the error and the verdict", () => {

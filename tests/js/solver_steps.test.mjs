@@ -47,4 +47,6 @@ test("the words say what happens when steps double", () => {
   assert.match(steps.describe(settings, found), /8 steps even in t, 16 evaluations; 36\.3 %.*off by 0\.4\. With twice.*0\.1, 4 times less; order 2 promises a factor 4.*order 1\.9,/);
   assert.match(steps.describe(settings, { ...found, twice: 0.5 }), /no less: one error can be small by luck/);
   assert.match(steps.describe(settings, { ...found, end: -1.2 }), /ends at −1\.20, in the left lump: off/);
+  assert.match(steps.describe(settings, { ...found, end: 0 }), /ends at 0\.00, between the lumps: off/);
+  assert.match(steps.describe(settings, { ...found, end: 2.3 }), /ends at 2\.30, outside both lumps: off/);
 });
