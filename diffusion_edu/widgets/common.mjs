@@ -289,7 +289,7 @@ export function makeChart(title, xTicks, [low, high], yTicks) {
 
 /** The names of curves [{ name, colour, dash }, ...], each behind a piece of its line. */
 export const makeLegend = (curves) => make("div", { class: "legend" }, ...curves.map(({ name, colour, dash }) =>
-  make("span", { class: dash ? "dashed" : "", style: `--colour: ${colour}` }, make("i"), ...typeset(name))));
+  make("span", { class: !dash ? "" : String(dash).startsWith("2") ? "dotted" : "dashed", style: `--colour: ${colour}` }, make("i"), ...typeset(name))));
 
 /** A canvas of one blue, whose opacity at column i and row j is opacity(i, j), from 0 to 1: it suits any theme. */
 export function makeCloud(columns, rows, opacity) {

@@ -102,7 +102,7 @@ function render(host) {
   const curves = names.map((name, i) => chart.addCurve(colour(name), i < COLOURS.length ? "" : "5 3"));
   chart.plot.append(bars);
   const dot = chart.addDot();
-  root.append(samplers.node, slider.node, digits.node, make("div", { class: "pair" }, others.node, chart.node));
+  root.append(samplers.node, slider.node, make("div", { class: "pair" }, make("div", {}, digits.node, others.node), chart.node));
   const words = makeWords(root);
 
   function draw() {
