@@ -27,6 +27,7 @@ ICON_STYLE = """/* Icons: Font Awesome Free 6 (fontawesome.com), CC BY 4.0. */
 .fa-lg { font-size: 1.25em; vertical-align: -0.16em; }
 @media (forced-colors: active) { .fa-solid, .fas { background: CanvasText; } }
 """
+LOSSLESS = 30_000  # bytes: clouds of points weigh more without loss, and nobody sees the loss in them
 EMBEDDED = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 PICTURE = re.compile(r'<img\b[^>]*\bsrc="((?:\.\./)*_images/([^"/]+\.(?:png|webp)))"[^>]*>')
 WIDTH = re.compile(r'\s(?:width|height)="[^"]*"')
@@ -56,14 +57,18 @@ def add_icons(app: Sphinx, config: Config) -> None:
 
 
 def small_picture(content: bytes) -> bytes:
-    """A picture as lossless WebP of at most 256 colours; in the book's figures none moves by more than 12 of 255."""
+    """A picture as WebP: lossless with at most 256 colours, none of which moves far, or where that is heavy with some loss."""
     picture = Image.open(io.BytesIO(content))
     white = Image.new("RGBA", picture.size, "white")
     opaque = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
     few = opaque.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).convert("RGB")
     small = io.BytesIO()
     few.save(small, "WEBP", lossless=True, method=4)
-    return small.getvalue()
+    if small.tell() <= LOSSLESS:
+        return small.getvalue()
+    soft = io.BytesIO()
+    opaque.save(soft, "WEBP", quality=85, method=4)
+    return min(small.getvalue(), soft.getvalue(), key=len)
 
 
 class Pictures:
