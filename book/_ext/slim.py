@@ -57,7 +57,7 @@ def add_icons(app: Sphinx, config: Config) -> None:
 
 
 def small_picture(content: bytes) -> bytes:
-    """A picture as WebP: lossless with at most 256 colours, none of which moves far, or where that is heavy with some loss."""
+    """A picture as WebP: lossless with at most 256 colours, or where that is heavy with some loss."""
     picture = Image.open(io.BytesIO(content))
     white = Image.new("RGBA", picture.size, "white")
     opaque = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
