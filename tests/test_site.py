@@ -85,6 +85,9 @@ def test_small_picture_is_small_and_true(extensions: None):
     assert (small.format, small.size) == ("WEBP", (500, 200))
     assert np.abs(np.asarray(small.convert("RGB")) - shades).max() <= 12
     assert len(slim.small_picture(content.getvalue())) < len(content.getvalue())
+    heavy = io.BytesIO()  # noise: what lossless formats cannot press
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(heavy, "PNG")
+    assert len(slim.small_picture(heavy.getvalue())) < len(heavy.getvalue()) / 2
 
 
 def test_pictures_are_sized_and_wait_for_the_reader(site: Path):
