@@ -222,7 +222,8 @@ def open_lab(new_context: Callable, lab: Lab) -> Callable[..., Page]:
         context = new_context(lambda url: url.startswith((lab.url, "blob:", "data:")), screen, theme, ignore)
         page = context.new_page()
         factory = "" if name.endswith(".ipynb") else "?factory=Jupytext%20Notebook"
-        page.goto(f"{lab.url}lab/tree/{name}{factory}{'&' if factory else '?'}token={lab.token}")
+        workspace = secrets.token_hex(4)  # an old one would open the notebooks of earlier tests too
+        page.goto(f"{lab.url}lab/workspaces/{workspace}/tree/{name}{factory}{'&' if factory else '?'}token={lab.token}")
         page.locator(".jp-NotebookPanel").first.wait_for(timeout=90_000)
         return page
 
