@@ -41,6 +41,6 @@ def test_fewer_images_raise_the_frechet_distance_of_the_data_themselves(open_wid
     words = live.locator(".words")
     expect(words).to_contain_text("No judge finds this model clearly worse")
     live.get_by_label("images n").press("Home")
-    expect(words).to_contain_text("only 20 images")
+    expect(words).to_contain_text("The Fréchet distance of 20 images")
     value = live.locator(".row", has_text="Fréchet").locator(".value")
     assert float(value.inner_text()) > 0.05
