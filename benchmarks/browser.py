@@ -8,16 +8,17 @@ import argparse
 import functools
 import os
 import platform
-import shutil
 import statistics
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.site import start_chromium
 from diffusion_edu.checkpoints import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 REQUEST = {"op": "sample", "y": [3], "w": 2, "sampler": "ddim", "evaluations": 10, "seed": 1}
 PAGE = """<!doctype html><div class="edu-widget"><script type="application/json" class="edu-state">{}</script>
 <script type="application/json" class="edu-module">"export default {render({model}) { globalThis.model = model; }}"</script>
@@ -62,42 +63,35 @@ def quartiles(values: list[float]) -> dict[str, float]:
     return {"median": round(middle, 1), "lower": round(low, 1), "upper": round(high, 1), "count": len(values)}
 
 
-def measure(program: str, site: Path, visits: int, runs: int) -> dict:
+def measure(browser: Browser, site: Path, visits: int, runs: int) -> dict:
     """Visit the page several times with one cache, and sample several times on each visit. All in milliseconds."""
-    from playwright.sync_api import sync_playwright
-
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     firsts, digits, steps, deaf = [], [], [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        )
-        version, context = browser.version, browser.new_context()
-        for visit in range(visits + 1):
-            page = context.new_page()
-            page.set_default_timeout(120_000)
-            page.goto(f"http://127.0.0.1:{server.server_port}/bench.html")
-            page.wait_for_function("() => globalThis.model")
-            for run in range(runs):
-                found = page.evaluate(ASK, REQUEST | {"id": run})
-                if visit == 0:  # fills the cache
-                    continue
-                deaf.append(found["deaf"])
-                if run == 0:
-                    firsts.append(found["first"])
-                    digits.append(found["digit"])
-                else:
-                    steps += found["ms"]
-            page.close()
-        browser.close()
+    context = browser.new_context()
+    for visit in range(visits + 1):
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        page.goto(f"http://127.0.0.1:{server.server_port}/bench.html")
+        page.wait_for_function("() => globalThis.model")
+        for run in range(runs):
+            found = page.evaluate(ASK, REQUEST | {"id": run})
+            if visit == 0:  # fills the cache
+                continue
+            deaf.append(found["deaf"])
+            if run == 0:
+                firsts.append(found["first"])
+                digits.append(found["digit"])
+            else:
+                steps += found["ms"]
+        page.close()
     server.shutdown()
     return {
         "click to first estimate, ms": quartiles(firsts),
         "click to finished digit, ms": quartiles(digits),
         "guided step (batch 2), ms": quartiles(steps),
         "longest pause of the page in a run, ms": quartiles(deaf),
-        "chromium": version,
+        "chromium": browser.version,
     }
 
 
@@ -109,12 +103,18 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=5)
     parser.add_argument("--runs", type=int, default=4)
     options = parser.parse_args()
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None or not (options.site / "_static" / "network").exists():
-        print("browser: not measured; it needs Chromium and a built book")
+    if not (options.site / "_static" / "network").exists():
+        print("browser: not measured; it needs a built book")
         return
     before = os.getloadavg()[0]
-    found = measure(program, options.site, options.visits, options.runs)
+    with sync_playwright() as playwright:
+        try:
+            browser = start_chromium(playwright)
+        except RuntimeError as reason:
+            print(f"browser: not measured; {reason}")
+            return
+        found = measure(browser, options.site, options.visits, options.runs)
+        browser.close()
     machine = {"processors": os.cpu_count(), "machine": platform.machine(), "threads": 1}
     load = [round(before, 1), round(os.getloadavg()[0], 1)]
     found |= {"request": REQUEST, "load before and after": load, **machine}

@@ -6,7 +6,6 @@ classifier_guidance.npz, row by row: run it again and it goes on where it stoppe
 """
 
 import argparse
-import io
 import json
 from pathlib import Path
 
@@ -100,9 +99,7 @@ def main() -> None:
             measured["accuracy_other"] = float((seen == y).double().mean())
         rows.append(row | measured)
         digits["_".join(str(value) for value in row.values())] = data.to_uint8(x[:10, 0]).numpy()
-        content = io.BytesIO()
-        np.savez_compressed(content, **digits)
-        checkpoints.write_atomically(OUT.with_suffix(".npz"), content.getvalue())
+        checkpoints.write_arrays(OUT.with_suffix(".npz"), **digits)
         checkpoints.write_json(OUT, facts | {"rows": rows})
 
 

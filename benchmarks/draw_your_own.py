@@ -6,10 +6,8 @@ and `book/steering.md` show. Each drawing is noised to 19 times and drawn back w
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -110,9 +108,8 @@ def main() -> None:
         "noised": torch.stack([pictures for _, pictures in results]),
         "filled": torch.stack([fillings(denoiser, example) for example in EXAMPLES]),
     }
-    content = BytesIO()
-    np.savez_compressed(content, **{name: data.to_uint8(x).numpy() for name, x in pictures.items()})
-    checkpoints.write_atomically(OUT.with_suffix(".npz"), content.getvalue())
+    bytes_of = {name: data.to_uint8(x).numpy() for name, x in pictures.items()}
+    checkpoints.write_arrays(OUT.with_suffix(".npz"), **bytes_of)
     facts = {
         "checkpoint": checkpoints.read_manifest(ROOT / "data/checkpoints/mnist-unet")["sha256"],
         "draws": DRAWS,

@@ -8,7 +8,8 @@ come the cells of data/measured/frontier.json, which the chapter `book/fast.md` 
 import json
 from pathlib import Path
 
-from diffusion_edu.__main__ import GRIDS, main
+from diffusion_edu.__main__ import main
+from diffusion_edu.schedules import SPACINGS
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "frontier.json"
 CHOICE = OUT.with_name("frontier_grids.json")
@@ -31,7 +32,7 @@ def evaluate(*arguments: object, table: Path) -> None:
 def best_grids() -> dict[str, str]:
     """The grid of the lowest Fréchet distance for each sampler, with seed 1."""
     settings = ("--samples", SAMPLES, "--evaluations", 10, "--seed", 1)
-    evaluate(*settings, "--sampler", *SAMPLERS, "--grid", *GRIDS, table=CHOICE)
+    evaluate(*settings, "--sampler", *SAMPLERS, "--grid", *SPACINGS, table=CHOICE)
     rows = sorted(json.loads(CHOICE.read_text())["rows"], key=lambda row: -row["frechet"])
     return {row["sampler"]: row["grid"] for row in rows}
 
@@ -39,7 +40,7 @@ def best_grids() -> dict[str, str]:
 def fill(budgets: tuple[int, ...], samples: int, seed: int = 0, but: tuple[str, ...] = ()) -> None:
     """Measure all samplers, but for some, at these budgets, each on its grid."""
     grids = best_grids()
-    for grid in GRIDS:
+    for grid in SPACINGS:
         chosen = [sampler for sampler in SAMPLERS if grids[sampler] == grid and sampler not in but]
         if chosen:
             settings = ("--evaluations", *budgets, "--samples", samples, "--seed", seed)

@@ -8,7 +8,6 @@ come data/measured/guidance_surface.json and, for the slider in the chapter "Gui
 
 import argparse
 import json
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +68,9 @@ def write(table: dict, digits: np.ndarray) -> None:
     }
     surface = {"settings": facts, "p_null": P_NULL, "w": WEIGHTS, "cells": cells}
     checkpoints.write_json(ROOT / "data" / "measured" / "guidance_surface.json", surface)
-    content = BytesIO()
     ordered = digits[[rows[key] for key in order]]
-    np.savez_compressed(content, digits=ordered.reshape(len(P_NULL), len(WEIGHTS), *ordered.shape[1:]))
-    checkpoints.write_atomically(ROOT / "data" / "measured" / "guidance_digits.npz", content.getvalue())
+    ordered = ordered.reshape(len(P_NULL), len(WEIGHTS), *ordered.shape[1:])
+    checkpoints.write_arrays(ROOT / "data" / "measured" / "guidance_digits.npz", digits=ordered)
 
 
 if __name__ == "__main__":

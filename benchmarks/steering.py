@@ -13,7 +13,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, max_pool2d
@@ -162,7 +161,7 @@ def save_pictures(bench: Bench, pictures: dict) -> None:
     names = [f"{label} with a {kind}" for kind in KINDS for label in bench.y[:SHOWN].tolist()]
     bench.found["pictures"] = {"times": TIMES, "names": names}
     checkpoints.write_json(OUT, bench.found)
-    np.savez_compressed(OUT.with_suffix(".npz"), **{k: data.to_uint8(v).numpy() for k, v in arrays.items()})
+    checkpoints.write_arrays(OUT.with_suffix(".npz"), **{k: data.to_uint8(v).numpy() for k, v in arrays.items()})
 
 
 # --- class changes ------------------------------------------------------------------------------------

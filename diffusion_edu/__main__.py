@@ -8,7 +8,6 @@ import math
 import sys
 from dataclasses import asdict, replace
 from functools import partial
-from io import BytesIO
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -40,7 +39,7 @@ from diffusion_edu.losses import interpolated_log_variance
 from diffusion_edu.metrics import mean_and_error, measure_elbo
 from diffusion_edu.networks import VAE, Classifier, NoisyClassifier, UNet, VarianceHead
 from diffusion_edu.process import normal_like, q_sample
-from diffusion_edu.schedules import SCHEDULES, Schedule, make_schedule, time_grid
+from diffusion_edu.schedules import SCHEDULES, SPACINGS, Schedule, make_schedule, time_grid
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 SAMPLERS = {
@@ -57,7 +56,6 @@ SAMPLERS = {
 }
 NEEDS_GENERATOR = ("analytic", "ancestral", "ddim", "edm-churn", "euler-maruyama", "predictor-corrector")
 TWICE_A_STEP = ("edm", "edm-churn", "heun", "predictor-corrector")  # but for the step to t = 0
-GRIDS = ("uniform", "log_snr", "edm")
 BATCH = 50  # images drawn at once: on a CPU larger batches leave the cache and are slower
 
 
@@ -101,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--sampler", nargs=many, default=one("ancestral"), choices=list(SAMPLERS))
         command.add_argument("--steps", type=int, default=25)
         command.add_argument("--evaluations", type=int, nargs=many, help="instead of --steps: as many as they allow")
-        command.add_argument("--grid", nargs=many, default=one("uniform"), choices=GRIDS, help="where the times lie")
+        command.add_argument("--grid", nargs=many, default=one("uniform"), choices=SPACINGS, help="where the times lie")
         command.add_argument("--w", type=float, nargs=many, default=one(1.0), help="guidance; 1 is plain conditional")
         command.add_argument("--batch", type=int, default=BATCH, help="images drawn at once; a GPU likes more")
 
@@ -353,7 +351,7 @@ class Cell(NamedTuple):
         denoiser = checkpoints.load(self.checkpoint, device)
         check_judged(denoiser)
         y = torch.arange(samples) % denoiser.net.num_classes
-        return denoiser, draw(denoiser, y, *self[1:3], self.w, self.seed, self.batch, self.grid), y
+        return denoiser, draw(denoiser, y, self.sampler, self.steps, self.w, self.seed, self.batch, self.grid), y
 
 
 def check_judged(denoiser: Denoiser) -> None:
@@ -444,9 +442,7 @@ def read_table(path: Path, keep: int) -> tuple[dict[str, Any], list[np.ndarray]]
 
 def write_table(path: Path, table: dict[str, Any], digits: list[np.ndarray]) -> None:
     """Write the digits and then the table, each atomically."""
-    content = BytesIO()
-    np.savez_compressed(content, digits=np.stack(digits))
-    checkpoints.write_atomically(path.with_suffix(".npz"), content.getvalue())
+    checkpoints.write_arrays(path.with_suffix(".npz"), digits=np.stack(digits))
     checkpoints.write_json(path, table)
 
 

@@ -7,6 +7,7 @@ A checkpoint is a folder with `model.safetensors` and `manifest.json`. The manif
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
@@ -50,6 +52,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, atomically."""
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays by name as compressed .npz, atomically."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_atomically(path, content.getvalue())
 
 
 def save(folder: str | Path, net: nn.Module, network: Mapping[str, Any], **facts: Any) -> dict[str, Any]:

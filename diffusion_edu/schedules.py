@@ -308,6 +308,9 @@ def linear_betas(steps: int = 1000, beta_first: float = 1e-4, beta_last: float =
     return torch.linspace(beta_first, beta_last, steps, dtype=torch.float64)
 
 
+SPACINGS = ("uniform", "log_snr", "edm")  # of a time grid
+
+
 def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform", start: float | None = None) -> Tensor:
     """Decreasing times from `start`, by default `schedule.t_max`, to 0, float64 of shape (steps + 1,).
 
@@ -328,7 +331,7 @@ def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform", start: f
         roots = (-ends / 14).exp()  # the noise level is exp(-log_snr / 2), and rho = 7
         log_snr = -14 * torch.linspace(float(roots[0]), float(roots[1]), steps, dtype=torch.float64).log()
     else:
-        raise ValueError(f'spacing must be "uniform", "log_snr" or "edm", got {spacing!r}')
+        raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
     inner = time_at_log_snr(schedule, log_snr)
     return torch.cat([inner, inner.new_zeros(1)])
 

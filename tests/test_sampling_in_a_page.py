@@ -9,7 +9,7 @@ import torch
 
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.noise import normals, uniforms
-from diffusion_edu.schedules import make_schedule, time_grid
+from diffusion_edu.schedules import SPACINGS, make_schedule, time_grid
 from tests.conftest import BUILD, ROOT, write_atomically
 
 live = pytest.importorskip("diffusion_edu.widgets.live", reason="anywidget is not installed: widgets were not tested")
@@ -25,7 +25,7 @@ PLAIN = {"y": [3, 10], "w": 1, "seed": 7}
 IMAGE, MASK = [0.1 * k - 0.4 for k in range(8)], [1, 1, 0, 0, 0, 1, 0, 1]
 REQUESTS = (
     *({**PLAIN, "w": w, "sampler": sampler, "evaluations": 7} for sampler in live.SAMPLERS for w in (1, 0, 3.5)),
-    *({**PLAIN, "sampler": "dpm-solver++", "evaluations": 6, "grid": grid} for grid in live.GRIDS),
+    *({**PLAIN, "sampler": "dpm-solver++", "evaluations": 6, "grid": grid} for grid in SPACINGS),
     PLAIN | {"sampler": "dpm-solver++", "evaluations": 10},  # 0.995 - 10 * 0.0995 is not 0
     PLAIN | {"seed": [1, 2**32 - 1], "sampler": "ancestral", "evaluations": 4},
     PLAIN | {"start": {"image": IMAGE, "t": 0.6}, "evaluations": 5, "grid": "edm", "w": 2},
@@ -86,7 +86,7 @@ def answers(schedule, target, request) -> dict:
 def grids() -> list[dict]:
     found = []
     for schedule in SCHEDULES:
-        for spacing in live.GRIDS:
+        for spacing in SPACINGS:
             for start in (None, 0.7):
                 ts = time_grid(make_schedule(**schedule), 6, spacing, start)
                 found.append({"schedule": schedule, "spacing": spacing, "start": start, "ts": ts.tolist()})

@@ -43,7 +43,7 @@ from diffusion_edu.guidance import classifier_free, count_classes
 from diffusion_edu.noise import WORD, SharedNoise
 from diffusion_edu.process import normal_like, q_sample
 from diffusion_edu.samplers import Step
-from diffusion_edu.schedules import time_grid
+from diffusion_edu.schedules import SPACINGS, time_grid
 
 SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
     "ddim": samplers.ddim,
@@ -52,7 +52,6 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
     "edm": samplers.edm,
 }
 DRAWS_NOISE = ("ancestral", "ddim", "edm")  # take a generator
-GRIDS = ("uniform", "log_snr", "edm")
 MOST_IMAGES, MOST_EVALUATIONS = 10, 200
 NO_NETWORK = "There is no network behind this widget: give it one, with the argument denoiser=."
 
@@ -113,7 +112,7 @@ def read_request(content: Mapping[str, Any], denoiser: DenoiserFunction, shape: 
     check(isinstance(w, (int, float)) and -20 <= w <= 20, "w", w, "a number from -20 to 20")
     check(sampler in SAMPLERS, "sampler", sampler, ", ".join(SAMPLERS))
     check(not keep or sampler == "ancestral", "sampler", sampler, "ancestral where a part is kept")
-    check(values["grid"] in GRIDS, "grid", values["grid"], "uniform, log_snr or edm")
+    check(values["grid"] in SPACINGS, "grid", values["grid"], "uniform, log_snr or edm")
     whole = f"a whole number from 1 to {MOST_EVALUATIONS}"
     check(is_whole(evaluations, 1, MOST_EVALUATIONS), "evaluations", evaluations, whole)
     check(is_whole(resamples, 1, evaluations), "resamples", resamples, "a whole number from 1 to the evaluations")

@@ -15,7 +15,7 @@ from diffusion_edu.analytic import GaussianMixture
 from diffusion_edu.plotting import COLOURS
 from diffusion_edu.process import normal_like
 from diffusion_edu.samplers import ancestral, ddim, dpm_solver_pp, edm, multistep, sample
-from diffusion_edu.schedules import Cosine, time_grid
+from diffusion_edu.schedules import SPACINGS, Cosine, time_grid
 from diffusion_edu.widgets.base import StaticFigure, Widget, check_range
 from diffusion_edu.widgets.reverse_family import one_of
 
@@ -26,7 +26,6 @@ SAMPLERS = {
     "DPM-Solver++(2M)": dpm_solver_pp,
     "ancestral": ancestral,
 }
-GRIDS = ("uniform", "log_snr", "edm")
 LIMITS = (4, 50)
 EDGE, PATHS, POINTS = 2.6, 8, 200
 COMPONENTS = {"means": [[-1.2, 0.3], [0.9, 1.0], [0.4, -1.1]], "stds": [0.3, 0.4, 0.25], "weights": [0.2, 0.5, 0.3]}
@@ -36,7 +35,7 @@ class SamplerRace(Widget):
     """The mixture of the book, sampled with its exact score on the schedule Cosine().
 
     Traits: `sampler`, one of SAMPLERS; `evaluations` of the denoiser, 4 ... 50 (Heun takes the odd number at or below);
-    `grid`, one of GRIDS. Raises ValueError for any other value.
+    `grid`, one of SPACINGS. Raises ValueError for any other value.
     """
 
     sampler = traitlets.Unicode("DDIM").tag(sync=True)
@@ -52,7 +51,7 @@ class SamplerRace(Widget):
 
     @traitlets.validate("grid")
     def _known_grid(self, proposal: Any) -> str:
-        return one_of("grid", proposal.value, GRIDS)
+        return one_of("grid", proposal.value, SPACINGS)
 
     @traitlets.validate("evaluations")
     def _enough_evaluations(self, proposal: Any) -> int:

@@ -5,10 +5,10 @@ import torch
 
 from diffusion_edu.process import normal_like
 from diffusion_edu.samplers import ancestral, probability_flow, sample
-from diffusion_edu.schedules import Cosine, time_grid
+from diffusion_edu.schedules import SPACINGS, Cosine, time_grid
 
 widgets = pytest.importorskip("diffusion_edu.widgets", reason="anywidget is not installed: widgets were not tested")
-from diffusion_edu.widgets.sampler_race import GRIDS, SAMPLERS  # noqa: E402
+from diffusion_edu.widgets.sampler_race import SAMPLERS  # noqa: E402
 
 NAME, PAGE, SLIDER = "SamplerRace", "book/fast.html", "evaluations"
 
@@ -62,7 +62,7 @@ def fixture_for_javascript() -> dict:
         guess = denoiser(x, torch.tensor(t, dtype=torch.float64))
         guesses.append({"t": t, "x0": guess.x0.tolist(), "eps": guess.eps.tolist()})
     ends = []
-    for grid in GRIDS:
+    for grid in SPACINGS:
         race.grid = grid
         for name in SAMPLERS:
             if name != "ancestral":
@@ -74,7 +74,7 @@ def fixture_for_javascript() -> dict:
     return {
         "mixture": {"means": race.means, "stds": race.stds, "weights": race.weights},
         "x": x.tolist(),
-        "grids": {grid: time_grid(Cosine(), 9, grid).tolist() for grid in GRIDS},
+        "grids": {grid: time_grid(Cosine(), 9, grid).tolist() for grid in SPACINGS},
         "guesses": guesses,
         "ends": ends,
         "noisy": {"z": z.tolist(), "x": noisy.x.tolist()},
