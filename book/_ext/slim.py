@@ -27,7 +27,7 @@ ICON_STYLE = """/* Icons: Font Awesome Free 6 (fontawesome.com), CC BY 4.0. */
 .fa-lg { font-size: 1.25em; vertical-align: -0.16em; }
 @media (forced-colors: active) { .fa-solid, .fas { background: CanvasText; } }
 """
-LOSSLESS = 30_000  # bytes: clouds of points weigh more without loss, and nobody sees the loss in them
+LOSSLESS = 20_000  # bytes: clouds of points weigh more without loss, and nobody sees the loss in them
 EMBEDDED = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 PICTURE = re.compile(r'<img\b[^>]*\bsrc="((?:\.\./)*_images/([^"/]+\.(?:png|webp)))"[^>]*>')
 WIDTH = re.compile(r'\s(?:width|height)="[^"]*"')
@@ -67,7 +67,7 @@ def small_picture(content: bytes) -> bytes:
     if small.tell() <= LOSSLESS:
         return small.getvalue()
     soft = io.BytesIO()
-    opaque.save(soft, "WEBP", quality=85, method=4)
+    opaque.save(soft, "WEBP", quality=75, method=6)
     return min(small.getvalue(), soft.getvalue(), key=len)
 
 

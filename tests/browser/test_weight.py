@@ -9,7 +9,6 @@ from playwright.sync_api import Browser
 from benchmarks.site import Scales, pages, weigh
 
 OPENED = 500_000  # bytes before anybody scrolls or clicks
-HEAVIER = {"book/latent.html": 540_000}  # its first figures are clouds of points, and formulas stand in it by hundreds
 SCROLLED = 1_500_000  # bytes once all of the page has been seen
 
 
@@ -22,7 +21,7 @@ def scales(site: Path) -> Iterator[Scales]:
 @pytest.mark.parametrize("path", pages())
 def test_page_is_light(chromium: Browser, scales: Scales, path: str):
     found = weigh(chromium, scales, path)
-    assert found["opened"]["gzip"] <= HEAVIER.get(path, OPENED), found
+    assert found["opened"]["gzip"] <= OPENED, found
     assert found["scrolled"]["gzip"] <= SCROLLED, found
 
 
