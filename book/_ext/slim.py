@@ -67,7 +67,7 @@ def small_picture(content: bytes) -> bytes:
     if small.tell() <= LOSSLESS:
         return small.getvalue()
     soft = io.BytesIO()
-    opaque.save(soft, "WEBP", quality=75, method=6)
+    opaque.save(soft, "WEBP", quality=65, method=6)
     return min(small.getvalue(), soft.getvalue(), key=len)
 
 
