@@ -137,11 +137,10 @@
     return link;
   }
 
-  async function followLink() {
+  function followLink() {
     const [, name, query] = location.hash.match(/^#([\w-]+)\?(.*)$/) ?? [];
     if (!links.has(name)) return;
     links.get(name).open(query);
-    await globalThis.MathJax?.startup?.promise; // formulas move what is below them
     links.get(name).node.scrollIntoView();
   }
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import anywidget
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -117,6 +118,15 @@ def small_png(figure: Figure) -> bytes:
     picture = Image.open(full).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
     picture.save(small, format="PNG", optimize=True)
     return small.getvalue()
+
+
+def grey_png(sheet: np.ndarray, levels: int = 16) -> bytes:
+    """A picture, uint8 (H, W), as a PNG of so many grey levels, at most 16: four bits a pixel."""
+    small, file = np.rint(sheet / (255 / (levels - 1))).astype(np.uint8), io.BytesIO()
+    picture = Image.frombytes("P", (small.shape[1], small.shape[0]), small.tobytes())
+    picture.putpalette([level * 255 // (levels - 1) for level in range(levels) for _ in "rgb"])
+    picture.save(file, format="PNG", bits=4, optimize=True)
+    return file.getvalue()
 
 
 def palette_colours() -> list[tuple[float, ...]]:

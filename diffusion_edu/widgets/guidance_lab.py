@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import traitlets
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from diffusion_edu.checkpoints import describe_schedule
 from diffusion_edu.data import to_uint8
 from diffusion_edu.denoisers import DenoiserFunction
 from diffusion_edu.plotting import image_table
-from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, to_base64
+from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, grey_png, to_base64
 from diffusion_edu.widgets.live import SAMPLERS, LiveNetwork, trajectory
 
 ALL = 10  # the choice of all ten digits
@@ -101,11 +99,7 @@ def estimates(denoiser: DenoiserFunction, w: float, seed: int, evaluations: int)
 def sprite_sheet(images: Tensor) -> bytes:
     """Images (K, H, W) as a PNG of LEVELS greys, ten a row."""
     height, width = images.shape[-2:]
-    levels = to_uint8(images).float().div(255 / (LEVELS - 1)).round().to(torch.uint8)
-    levels = torch.cat([levels, levels.new_zeros(-len(levels) % COLUMNS, height, width)])
-    sheet = levels.reshape(-1, COLUMNS, height, width).transpose(1, 2).reshape(-1, COLUMNS * width).contiguous()
-    picture = Image.frombytes("P", (sheet.shape[1], sheet.shape[0]), sheet.numpy().tobytes())
-    picture.putpalette([level * 255 // (LEVELS - 1) for level in range(LEVELS) for _ in "rgb"])
-    file = io.BytesIO()
-    picture.save(file, format="PNG", bits=4, optimize=True)
-    return file.getvalue()
+    shown = to_uint8(images)
+    shown = torch.cat([shown, shown.new_zeros(-len(shown) % COLUMNS, height, width)])
+    sheet = shown.reshape(-1, COLUMNS, height, width).transpose(1, 2).reshape(-1, COLUMNS * width)
+    return grey_png(sheet.numpy(), LEVELS)

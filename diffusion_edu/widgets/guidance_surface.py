@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -10,13 +9,11 @@ from typing import Any
 import numpy as np
 import traitlets
 from matplotlib.figure import Figure
-from PIL import Image
 
 from diffusion_edu.metrics import share_error
 from diffusion_edu.plotting import COLOURS
-from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, to_base64
+from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, grey_png, to_base64
 
-LEVELS = 16  # grey levels of a digit: 4 bits a pixel
 SHARES = ("accuracy", "precision", "recall")
 MEASURES = (*SHARES, "frechet")
 
@@ -134,10 +131,4 @@ def best_cell(shares: list[float], weights: list[float], rows: list) -> tuple[fl
 def sprite_sheet(digits: np.ndarray) -> bytes:
     """All digits as one PNG of 16 grey levels; row p W + w holds the ten digits of cell (p, w)."""
     p, w, n, height, width = digits.shape
-    sheet = digits.transpose(0, 1, 3, 2, 4).reshape(p * w * height, n * width)
-    levels = np.rint(sheet / (255 / (LEVELS - 1))).astype(np.uint8)
-    picture = Image.frombytes("P", (levels.shape[1], levels.shape[0]), levels.tobytes())
-    picture.putpalette([level * 255 // (LEVELS - 1) for level in range(LEVELS) for _ in "rgb"])
-    file = io.BytesIO()
-    picture.save(file, format="PNG", bits=4, optimize=True)
-    return file.getvalue()
+    return grey_png(digits.transpose(0, 1, 3, 2, 4).reshape(p * w * height, n * width))

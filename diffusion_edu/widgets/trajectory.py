@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +9,13 @@ import torch
 import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from diffusion_edu.data import to_uint8
 from diffusion_edu.plotting import COLOURS, image_table
 from diffusion_edu.samplers import Step
-from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, to_base64
+from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, grey_png, to_base64
 
-LEVELS = 16  # grey levels of a frame: 4 bits a pixel, and noise does not compress
 MOST_IMAGES = 20
 SHOWN = 5  # times in the static figure
 
@@ -144,9 +141,4 @@ def sprite_sheet(x: Tensor, x0_hat: Tensor) -> bytes:
     """All frames as one PNG of 16 grey levels; frame f fills rows 2 f H (x_t) to 2 (f + 1) H (x0_hat below it)."""
     pairs = torch.stack([x, x0_hat], dim=1)[:, :, :, 0]  # (F, 2, N, H, W)
     sheet = pairs.permute(0, 1, 3, 2, 4).flatten(3).flatten(0, 2)  # (F 2 H, N W)
-    levels = to_uint8(sheet).float().div(255 / (LEVELS - 1)).round().to(torch.uint8)
-    picture = Image.frombytes("P", (levels.shape[1], levels.shape[0]), levels.numpy().tobytes())
-    picture.putpalette([level * 255 // (LEVELS - 1) for level in range(LEVELS) for _ in "rgb"])
-    file = io.BytesIO()
-    picture.save(file, format="PNG", bits=4, optimize=True)
-    return file.getvalue()
+    return grey_png(to_uint8(sheet).numpy())
