@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -81,6 +82,12 @@ def test_the_alternative_text_names_the_weights():
 # --- Python answers -------------------------------------------------------------------------------
 
 
+def alone(function, *arguments):
+    """Call in a thread of its own: in the tests' own an event loop may seem to run, Playwright's, that does nothing here."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 @pytest.fixture
 def heard(monkeypatch):
     """A widget, and the list of what it sends."""
@@ -91,7 +98,7 @@ def heard(monkeypatch):
 
 def test_python_answers_a_request_with_every_state(heard):
     found, sent = heard
-    found.hear(found, REQUEST, [])
+    alone(found.hear, found, REQUEST, [])
     wanted = list(live.trajectory(denoiser(), REQUEST))
     assert [content["kind"] for content, _ in sent] == ["step"] * 4 + ["done"]
     assert {content["id"] for content, _ in sent} == {"a"}
@@ -116,7 +123,7 @@ def test_a_new_request_or_a_cancellation_ends_the_last(heard):
         found.hear(found, {"op": "cancel", "id": "c"}, [])
         await found.work
 
-    asyncio.run(talk())
+    alone(asyncio.run, talk())
     kinds = {key: [content["kind"] for content, _ in sent if content["id"] == key] for key in "abc"}
     assert kinds["b"] == ["step"] * 4 + ["done"]
     assert kinds["a"] in ([], ["step"]) and kinds["c"] in ([], ["step"])
@@ -124,9 +131,9 @@ def test_a_new_request_or_a_cancellation_ends_the_last(heard):
 
 def test_nonsense_and_a_missing_network_are_answered_in_one_sentence(heard):
     found, sent = heard
-    found.hear(found, REQUEST | {"y": [12]}, [])
+    alone(found.hear, found, REQUEST | {"y": [12]}, [])
     found.denoiser = None
-    found.hear(found, REQUEST, [])
+    alone(found.hear, found, REQUEST, [])
     assert [content["kind"] for content, _ in sent] == ["error", "error"]
     assert sent[0][0]["message"] == "y must be 1 to 10 classes from 0 to 10, got [12]"
     assert sent[1][0]["message"] == live.NO_NETWORK
