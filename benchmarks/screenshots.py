@@ -5,6 +5,7 @@ each page side by side, much reduced. `make screenshots` runs it; nothing of it 
 """
 
 import argparse
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -13,12 +14,13 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks.site import ALL_MOUNTED, ROOT, SCREENS, SCROLL, SITE, THEMES, Scales, pages, start_chromium
 
 FOLDER = ROOT / "_build" / "screenshots"
-LONGEST = 16_000  # pixels of a picture: Chromium draws no more in one
+LONGEST = 16_000  # pixels that Chromium draws at once
 THUMB = 300  # pixels across
+ACROSS = 6  # thumbs to a row of a sheet
 
 
 def take(browser: Browser, url: str, screen: str, theme: str, target: Path) -> None:
-    """Take a picture of the whole page, or of its first `LONGEST` pixels."""
+    """Take a picture of the whole page, in pieces of `LONGEST` pixels that are put together."""
     width, height = SCREENS[screen]
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
@@ -29,22 +31,28 @@ def take(browser: Browser, url: str, screen: str, theme: str, target: Path) -> N
         page.wait_for_function(ALL_MOUNTED)
         page.evaluate(SCROLL)
         page.evaluate("() => scrollTo(0, 0)")
-        whole = min(page.evaluate("() => document.documentElement.scrollHeight"), LONGEST)
-        page.set_viewport_size({"width": width, "height": whole})
-        page.screenshot(path=target)
+        whole = page.evaluate("() => document.documentElement.scrollHeight")
+        picture = Image.new("RGB", (width, whole))
+        for top in range(0, whole, LONGEST):
+            clip = {"x": 0, "y": top, "width": width, "height": min(LONGEST, whole - top)}
+            piece = page.screenshot(full_page=True, clip=clip)
+            picture.paste(Image.open(io.BytesIO(piece)), (0, top))
+        picture.save(target)
     finally:
         context.close()
 
 
 def sheet(pictures: list[Path], target: Path, height: int) -> None:
-    """Put the upper ends of the pictures side by side, each with its name."""
-    page = Image.new("RGB", (len(pictures) * (THUMB + 12), height + 22), "#888")
-    for column, path in enumerate(pictures):
+    """Put the upper ends of the pictures side by side, `ACROSS` to a row, each with its name."""
+    rows = -(-len(pictures) // ACROSS)
+    page = Image.new("RGB", (ACROSS * (THUMB + 12), rows * (height + 22)), "#888")
+    for place, path in enumerate(pictures):
+        left, top = place % ACROSS * (THUMB + 12), place // ACROSS * (height + 22)
         with Image.open(path) as picture:
             scale = THUMB / picture.width
             small = picture.convert("RGB").resize((THUMB, round(picture.height * scale)), Image.Resampling.LANCZOS)
-        page.paste(small.crop((0, 0, THUMB, min(height, small.height))), (column * (THUMB + 12), 20))
-        ImageDraw.Draw(page).text((column * (THUMB + 12), 4), path.stem, fill="white")
+        page.paste(small.crop((0, 0, THUMB, min(height, small.height))), (left, top + 20))
+        ImageDraw.Draw(page).text((left, top + 4), path.stem, fill="white")
     page.save(target)
 
 
@@ -64,7 +72,7 @@ def main() -> None:
                 pictures = [FOLDER / f"{Path(path).stem}-{screen}-{theme}.png" for path in wanted]
                 for path, picture in zip(wanted, pictures, strict=True):
                     take(browser, f"{scales.url}/{path}", screen, theme, picture)
-                sheet(pictures, FOLDER / f"sheet-{screen}-{theme}.png", 1600)
+                sheet(pictures, FOLDER / f"sheet-{screen}-{theme}.png", 800)
                 print(f"{FOLDER.relative_to(ROOT)}/sheet-{screen}-{theme}.png", flush=True)
 
 
