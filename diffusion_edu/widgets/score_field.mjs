@@ -225,9 +225,12 @@ function render(host) {
     words.say(describe({ sigma, size: step, noise: shake, annealed, steps: made, shares, weights: lumps.weights, n: start.length }));
   }
 
-  const theme = new MutationObserver(draw); // the canvas takes its ink from the page's theme
-  theme.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-  return live(drawNow, words.stop, play.stop, () => theme.disconnect());
+  // The canvas takes its ink from the page: it has some once it is shown, and another when the theme changes, here or in JupyterLab.
+  const theme = new MutationObserver(draw);
+  for (const node of [document.documentElement, document.body]) theme.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-name"] });
+  const shown = new ResizeObserver(draw);
+  shown.observe(picture.canvas);
+  return live(drawNow, words.stop, play.stop, () => theme.disconnect(), () => shown.disconnect());
 }
 
 export default { render };
