@@ -15,7 +15,7 @@ from diffusion_edu.data import to_uint8
 from diffusion_edu.denoisers import DenoiserFunction
 from diffusion_edu.plotting import image_table
 from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, grey_png, to_base64
-from diffusion_edu.widgets.live import SAMPLERS, LiveNetwork, trajectory
+from diffusion_edu.widgets.live import OFFERED, LiveNetwork, trajectory
 
 ALL = 10  # the choice of all ten digits
 LEVELS = 8  # grey levels of a frame drawn beforehand
@@ -32,7 +32,7 @@ class GuidanceLab(LiveNetwork, Widget):
 
     digit = traitlets.Int(ALL, help="which digit is asked for; 10: all ten").tag(sync=True)
     w_index = traitlets.Int(2, help="which of the weights").tag(sync=True)
-    sampler = traitlets.Enum(list(SAMPLERS), "ddim", help="how the network's answers are used").tag(sync=True)
+    sampler = traitlets.Enum(list(OFFERED), "ddim", help="how the network's answers are used").tag(sync=True)
     evaluations = traitlets.Int(8, help="network evaluations of an image").tag(sync=True)
     seed = traitlets.Int(1, help="which noise; all digits begin from the same").tag(sync=True)
     step = traitlets.Int(3, help="which state of the trajectory is shown").tag(sync=True)
