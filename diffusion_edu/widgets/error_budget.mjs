@@ -120,7 +120,7 @@ function render(host) {
   const { counts, trained, distances, floors } = data;
   const [luck, noiseErrors, floor] = [model.get("luck"), model.get("noise_errors"), share(floors).value];
   const networks = trained.filter((steps) => steps > 0);
-  const { root, get, set, live } = makeWidget(host, "edu-budget", "The error budget of a sampler", ["sampler", "evaluations", "training"]);
+  const { root, get, set, live } = makeWidget(host, "edu-budget", "The error budget of a sampler", { sampler: Object.keys(distances), evaluations: counts, training: trained });
   const samplers = makeRadios("sampler", Object.keys(distances).map((name) => [name, name]), (sampler) => set({ sampler }));
   const sliders = {
     evaluations: makeSlider("evaluations", counts.length, (position) => set({ evaluations: counts[position] })),
@@ -130,7 +130,7 @@ function render(host) {
   const names = (values) => [[0, thousands(values[0])], [1, thousands(values.at(-1))]];
   const over = makeDistances("distance against evaluations", counts, names(counts), networks.length, [floor - luck, floor + luck]);
   const along = makeDistances("distance against training steps", networks, names(networks), counts.length, [floor - luck, floor + luck]);
-  const legend = makeLegend([...Object.entries(PARTS).map(([name, colour]) => ({ name, colour })), { name: "exact denoiser", colour: "var(--ink)", dash: true }]);
+  const legend = makeLegend([...Object.entries(PARTS).map(([name, colour]) => ({ name, colour })), { name: "exact denoiser", colour: "var(--ink)", dash: "5 4" }]);
   root.append(samplers.node, sliders.evaluations.node, sliders.training.node, ...bar.nodes, legend, make("div", { class: "pair" }, over.node, along.node));
   const words = makeWords(root);
 

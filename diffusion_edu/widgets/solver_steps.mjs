@@ -1,7 +1,7 @@
 // One path of the probability-flow ODE on a line: a solver's steps beside the exact curve.
 // Python: diffusion_edu/widgets/solver_steps.py
 
-import { fixed, inWords, make, makeChart, makeCloud, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { fixed, inWords, make, makeChart, makeCloud, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, whole } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -215,7 +215,9 @@ function makeStep() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-steps", "Steps of a solver beside the exact path", ["solver", "steps", "grid", "start", "look"]);
+  const { root, get, set, live } = makeWidget(host, "edu-steps", "Steps of a solver beside the exact path", {
+    solver: SOLVERS, steps: STEPS, grid: Object.keys(GRIDS), start: whole(0, STARTS - 1), look: whole(1, STEPS.at(-1)),
+  });
   const solvers = makeRadios("solver", SOLVERS.map((name) => [name, name]), (solver) => set({ solver }));
   const grids = makeRadios("grid of times", Object.entries(GRIDS), (grid) => set({ grid }));
   const sliders = {
