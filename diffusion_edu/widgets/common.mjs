@@ -273,7 +273,7 @@ export function makeChart(title, xTicks, [low, high], yTicks) {
     front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
     text(left - 5, top + 4 + Number(y(value)), "end", words);
   }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
+  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, value === 0 ? "start" : value === 1 ? "end" : "middle", words);
   const cursor = make("svg:path", { class: "cursor" });
   front.append(cursor);
   chart.append(front, plot);

@@ -70,7 +70,7 @@ function makeTable() {
       const row = make("tr", chosen ? { class: "chosen" } : {});
       cells.forEach((cell, k) => {
         const track = k === 1 && at !== undefined ? [make("i", { class: "track", "aria-hidden": "true" }, make("b", { style: `left: ${(100 * at).toFixed(1)}%` }))] : [];
-        row.append(make(k ? "td" : "th", k ? {} : { scope: "row" }, cell, ...track));
+        row.append(make(k ? "td" : "th", k ? {} : { scope: "row" }, cell.replace(/ ([=≈]) /g, "\u00a0$1\u00a0"), ...track));
       });
       return row;
     }));

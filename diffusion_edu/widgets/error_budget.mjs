@@ -94,7 +94,7 @@ function makeBar() {
   const spans = Object.entries(PARTS).map(([, colour]) => make("span", { style: `--colour: ${colour}` }));
   const [total, whisker] = [make("b"), make("i")];
   const bar = make("div", { class: "bar", "aria-hidden": "true" }, ...spans, whisker, total);
-  const axis = make("div", { class: "axis quiet", "aria-hidden": "true" }, make("span", {}, "0"), make("span"));
+  const axis = make("div", { class: "axis quiet", "aria-hidden": "true" }, make("span", {}, "0"), make("span", {}, "distance from the data"), make("span"));
   return {
     nodes: [bar, axis],
     draw(found, scale) {
@@ -127,9 +127,9 @@ function render(host) {
     training: makeSlider("training", trained.length, (position) => set({ training: trained[position] })),
   };
   const bar = makeBar();
-  const names = (values) => [[0, thousands(values[0])], [1, thousands(values.at(-1))]];
-  const over = makeDistances("distance against evaluations", counts, names(counts), networks.length, [floor - luck, floor + luck]);
-  const along = makeDistances("distance against training steps", networks, names(networks), counts.length, [floor - luck, floor + luck]);
+  const names = (values, inner) => [values[0], ...inner.filter((n) => values[0] < n && n < values.at(-1)), values.at(-1)].map((value) => [place(values, value), thousands(value)]);
+  const over = makeDistances("distance against evaluations", counts, names(counts, [5, 10, 20]), networks.length, [floor - luck, floor + luck]);
+  const along = makeDistances("distance against training steps", networks, names(networks, [100, 300, 1000]), counts.length, [floor - luck, floor + luck]);
   const legend = makeLegend([...Object.entries(PARTS).map(([name, colour]) => ({ name, colour })), { name: "exact denoiser", colour: "var(--ink)", dash: "5 4" }]);
   root.append(samplers.node, sliders.evaluations.node, sliders.training.node, ...bar.nodes, legend, make("div", { class: "pair" }, over.node, along.node));
   const words = makeWords(root);
