@@ -62,7 +62,13 @@ class GuidanceLab(LiveNetwork, Widget):
             frame_evaluations=evaluations,
             schedule=describe_schedule(denoiser.schedule),
             sprites=to_base64(sprite_sheet(torch.cat([each.flatten(0, 2) for row in self.frames for each in row]))),
-            **{"evaluations": evaluations, "seed": int(seeds[0]), "w": weights[min(2, len(weights) - 1)], "step": min(3, evaluations), **traits},
+            **{
+                "evaluations": evaluations,
+                "seed": int(seeds[0]),
+                "w": weights[min(2, len(weights) - 1)],
+                "step": min(3, evaluations),
+                **traits,
+            },
         )
 
     @traitlets.validate("digit", "w", "evaluations", "step")

@@ -22,7 +22,7 @@ ACCENTS = {"bar": "¯", "hat": "^", "tilde": "~"}
 def to_mathml(tex: str) -> str:
     r"""A formula in TeX as `<math>` elements between which a line may break; `, \quad` separates two formulas.
 
-    Browsers break no line inside MathML: so each relation sign, and each plus or minus outside of brackets, begins an element.
+    Browsers break no line inside MathML: so each =, and each plus or minus outside of brackets, begins an element.
     Known are letters, numbers, operators, ^ _ {}, \frac, \sqrt, \mathrm, \log, accents and the names above.
     Raises ValueError for anything else, and for braces that do not match.
     """
@@ -32,7 +32,10 @@ def to_mathml(tex: str) -> str:
 def one_formula(tokens: list[str]) -> str:
     """The `<math>` elements of a formula; a sign at the head of a later one has the room around it that it has within."""
     first, *others = pieces(tokens)
-    rows = [sequence(first, None), *(sequence(each, None, "x").replace("<mo>", '<mo form="infix">', 1) for each in others)]
+    rows = [
+        sequence(first, None),
+        *(sequence(each, None, "x").replace("<mo>", '<mo form="infix">', 1) for each in others),
+    ]
     return "<wbr>".join(f'<math displaystyle="true"><mrow>{row}</mrow></math>' for row in rows)
 
 

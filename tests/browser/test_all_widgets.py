@@ -1,5 +1,6 @@
 """What every widget offers on the site: a way back, and a link to its present state."""
 
+import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -7,6 +8,31 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_widgets import SPECIMENS, find_widget
+
+# Each is asked for as the value of every trait at once.
+MAD = (
+    "1e9",
+    "-1e9",
+    "0.3333",
+    "1e-300",
+    "NaN",
+    "",
+    "nonsense",
+    "__proto__",
+    "true",
+    "[]",
+    "[[99, 1]]",
+    "{}",
+    "null",
+    "%",
+)
+FOLLOW = """async ([live, name, mad]) => {
+    const state = JSON.parse(live.closest('.edu-widget').querySelector('.edu-state').textContent);
+    location.hash = `${name}?` + Object.keys(state).map((trait) => `${trait}=${mad}`).join('&');
+    await new Promise((done) => setTimeout(done, 50));
+    const spoken = [...live.querySelectorAll('[aria-valuetext]')].map((each) => each.getAttribute('aria-valuetext'));
+    return live.innerText + spoken;
+}"""
 
 
 @pytest.mark.parametrize("name", SPECIMENS)
@@ -30,3 +56,15 @@ def test_reset_and_link(open_page: Callable[..., Page], open_file: Callable[...,
     expect(again).to_be_in_viewport()
     again.page.evaluate("name => { location.hash = `${name}?sprites=1&nonsense=2`; }", name)
     expect(again.locator(".words")).to_have_text(first, use_inner_text=True)
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_a_mad_link_breaks_nothing(open_file: Callable[..., Page], name: str):
+    live = find_widget(open_file(SPECIMENS[name].PAGE), name)
+    for mad in MAD:  # an error on the console fails the test, too
+        said = live.evaluate("(live, [name, mad]) => (" + FOLLOW + ")([live, name, mad])", [name, mad])
+        assert not re.search("NaN|undefined|Infinity|\\bnull\\b|1e[+]?9", said), (mad, said)
+    live.get_by_role("slider", name=SPECIMENS[name].SLIDER).press("ArrowLeft")
+    live.get_by_role("slider", name=SPECIMENS[name].SLIDER).press("ArrowRight")
+    live.get_by_role("button", name="Reset").press("Enter")
+    expect(live.locator(".words")).not_to_be_empty()
