@@ -302,7 +302,7 @@ export function makeChart(title, xTicks, [low, high], yTicks) {
 /** The names of curves [{ name, colour, dash }, ...], each behind a piece of its line. */
 export const makeLegend = (curves) => make("div", { class: "legend" }, ...curves.map(({ name, colour, dash = "" }) =>
   make("span", { style: `--colour: ${colour}` },
-    make("svg:svg", { width: 30, height: 8, "aria-hidden": "true" }, make("svg:path", { class: "curve", d: "M0 4h30", "stroke-dasharray": dash })), ...typeset(name))));
+    make("svg:svg", { width: 30, height: 8, "aria-hidden": "true" }, make("svg:path", { d: "M0 4h30", "stroke-dasharray": dash })), ...typeset(name))));
 
 /** A canvas of one blue, whose opacity at column i and row j is opacity(i, j), from 0 to 1: it suits any theme. */
 export function makeCloud(columns, rows, opacity) {

@@ -42,5 +42,5 @@ def test_the_legend_has_the_dashes_of_the_curves(open_widget: Callable[..., Loca
     live = open_widget(NAME)
     dashes = "all => all.map(each => each.getAttribute('stroke-dasharray'))"
     wanted = live.locator("figure .curve").evaluate_all(dashes)
-    assert wanted == 2 * live.locator(".fields ~ .legend .curve").evaluate_all(dashes)
+    assert wanted == 2 * live.locator(".fields ~ .legend path").evaluate_all(dashes)
     assert len(set(wanted)) == 4
