@@ -185,6 +185,7 @@ async function render(host) {
   }
 
   const main = makeButton("Sample with the real network", () => (asking ? stop("Stopped.") : ask()));
+  main.classList.add("main");
   const other = makeButton("Another noise", () => {
     const { seed } = get();
     set({ seed: awake ? seed + 1 : seeds[(seeds.indexOf(seed) + 1) % seeds.length] });

@@ -232,7 +232,7 @@ function render(host) {
   const figure = make("figure");
   let [path, width] = [null, 0]; // made anew for a phone
   const zoom = makeStep();
-  const chart = makeChart("error at the end, rms of 40; dots: this path", [2, 4, 8, 16, 32, 64, 128].map((n) => [across(n), String(n)]), [-8, 0.5], [[-8, "10⁻⁸"], [-6, "10⁻⁶"], [-4, "10⁻⁴"], [-2, "10⁻²"], [0, "1"]]);
+  const chart = makeChart("end's error: rms of 40 paths; dots: this one", [2, 4, 8, 16, 32, 64, 128].map((n) => [across(n), String(n)]), [-8, 0.5], [[-8, "10⁻⁸"], [-6, "10⁻⁶"], [-4, "10⁻⁴"], [-2, "10⁻²"], [0, "1"]]);
   const curves = SOLVERS.map((name) => chart.addCurve(COLOURS[name]));
   const own = make("svg:path", { class: "nodes" });
   chart.plot.append(own);
