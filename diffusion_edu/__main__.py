@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -39,23 +38,10 @@ from diffusion_edu.losses import interpolated_log_variance
 from diffusion_edu.metrics import mean_and_error, measure_elbo
 from diffusion_edu.networks import VAE, Classifier, NoisyClassifier, UNet, VarianceHead
 from diffusion_edu.process import normal_like, q_sample
+from diffusion_edu.samplers import NEEDS_GENERATOR, SAMPLERS, evaluations, steps_within
 from diffusion_edu.schedules import SCHEDULES, SPACINGS, Schedule, make_schedule, time_grid
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
-SAMPLERS = {
-    "analytic": samplers.ancestral,  # with the best variance of each step
-    "ancestral": samplers.ancestral,
-    "ddim": samplers.ddim,
-    "dpm-solver++": samplers.dpm_solver_pp,
-    "edm": samplers.edm,
-    "edm-churn": partial(samplers.edm, churn=10),
-    "euler-maruyama": samplers.euler_maruyama,
-    "heun": samplers.probability_flow,
-    "ipndm": samplers.multistep,
-    "predictor-corrector": samplers.predictor_corrector,
-}
-NEEDS_GENERATOR = ("analytic", "ancestral", "ddim", "edm-churn", "euler-maruyama", "predictor-corrector")
-TWICE_A_STEP = ("edm", "edm-churn", "heun", "predictor-corrector")  # but for the step to t = 0
 BATCH = 50  # images drawn at once: on a CPU larger batches leave the cache and are slower
 
 
@@ -307,16 +293,9 @@ def best_variances(denoiser: DenoiserFunction, images: Tensor, y: Tensor, ts: Te
     return optimal_variance(denoiser.schedule, ts, norms, bound=1.0)
 
 
-def evaluations(sampler: str, steps: int) -> int:
-    """Network evaluations of one image; with w other than 1, each costs twice."""
-    return 2 * steps - 1 if sampler in TWICE_A_STEP else steps
-
-
 def find_steps(sampler: str, steps: int, budget: int | None) -> int:
     """The number of steps asked for, or the largest that a budget of evaluations allows."""
-    if budget is None:
-        return steps
-    return (budget + 1) // 2 if sampler in TWICE_A_STEP else budget
+    return steps if budget is None else steps_within(sampler, budget)
 
 
 def sample(options: argparse.Namespace) -> None:

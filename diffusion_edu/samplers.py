@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -586,3 +587,30 @@ def merged_step(
         return torch.where(mask == 1, known, mean)
     z = normal_like(mean, generator)
     return torch.where(mask == 1, q_sample(prediction.schedule, known, s, z), mean + expand_to(std, mean) * z)
+
+
+# By the names that the command line and the widgets give them.
+SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
+    "analytic": ancestral,  # with the best variance of each step
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "dpm-solver++": dpm_solver_pp,
+    "edm": edm,
+    "edm-churn": partial(edm, churn=10),
+    "euler-maruyama": euler_maruyama,
+    "heun": probability_flow,
+    "ipndm": multistep,
+    "predictor-corrector": predictor_corrector,
+}
+NEEDS_GENERATOR = ("analytic", "ancestral", "ddim", "edm-churn", "euler-maruyama", "predictor-corrector")
+TWICE_A_STEP = ("edm", "edm-churn", "heun", "predictor-corrector")  # but for the step to t = 0
+
+
+def evaluations(sampler: str, steps: int) -> int:
+    """Network evaluations of one image, for a name in SAMPLERS; with guidance each costs twice."""
+    return 2 * steps - 1 if sampler in TWICE_A_STEP else steps
+
+
+def steps_within(sampler: str, budget: int) -> int:
+    """The largest number of steps that a budget of evaluations allows, for a name in SAMPLERS."""
+    return (budget + 1) // 2 if sampler in TWICE_A_STEP else budget

@@ -24,7 +24,7 @@ SCHEDULES = (
 PLAIN = {"y": [3, 10], "w": 1, "seed": 7}
 IMAGE, MASK = [0.1 * k - 0.4 for k in range(8)], [1, 1, 0, 0, 0, 1, 0, 1]
 REQUESTS = (
-    *({**PLAIN, "w": w, "sampler": sampler, "evaluations": 7} for sampler in live.SAMPLERS for w in (1, 0, 3.5)),
+    *({**PLAIN, "w": w, "sampler": sampler, "evaluations": 7} for sampler in live.OFFERED for w in (1, 0, 3.5)),
     *({**PLAIN, "sampler": "dpm-solver++", "evaluations": 6, "grid": grid} for grid in SPACINGS),
     PLAIN | {"sampler": "dpm-solver++", "evaluations": 10},  # 0.995 - 10 * 0.0995 is not 0
     PLAIN | {"seed": [1, 2**32 - 1], "sampler": "ancestral", "evaluations": 4},

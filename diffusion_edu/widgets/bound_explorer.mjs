@@ -115,7 +115,7 @@ const [LEFT, RIGHT] = [-1, 8]; // nats that the bars show
 
 /** Bars of the terms, each beginning where the one before ends, and a line at the truth. */
 function makeBars() {
-  const [width, left, row] = [256, 96, 29];
+  const [width, left, row] = [242, 110, 29];
   const x = (nats) => left + ((Math.min(Math.max(nats, LEFT), RIGHT) - LEFT) / (RIGHT - LEFT)) * (width - 40);
   const svg = make("svg:svg", { viewBox: `0 0 ${width + left - 34} ${5 * row + 14}`, role: "img", "aria-label": "The terms of the bound" });
   svg.append(make("svg:path", { class: "rule", d: `M${x(0)} 2v${4 * row}` }));

@@ -19,8 +19,13 @@ export function make(tag, attributes = {}, ...children) {
 /** Text in which x_t stands with a subscript, as nodes. */
 export const typeset = (text) => text.split(/_(\w+)/).map((part, i) => (i % 2 ? make("sub", {}, part) : part));
 
+const PHONE = 480; // pixels, as in widgets.css
+
 /** What a number from a link may be. */
 export const between = (low, high) => (value) => low <= value && value <= high;
+
+/** The same for a whole number. */
+export const whole = (low, high) => (value) => Number.isInteger(value) && between(low, high)(value);
 
 /** A list from a link; null where the text is none. */
 function parsed(text) {
@@ -56,12 +61,13 @@ export const queryOf = (state, initial) =>
  * get() reads the state, set({ name: value, ... }) writes it; draw() asks for a drawing, one for all
  * that changes at once. live(drawNow, ...ends) draws now and after every change of the state, and returns what `render` must
  * return: when the widget goes, it calls the `ends`. The reset button sets the state back and sends the event "reset" to the root,
- * for all that is no trait. `link` is what the site's host offers, to copy a link to the state and to open one.
+ * for all that is no trait. isNarrow() says whether there is no more room than on a phone; when that changes, it is drawn anew.
+ * `link` is what the site's host offers, to copy a link to the state and to open one.
  */
 export function makeWidget({ model, el, link }, kind, title, traits) {
-  const names = Array.isArray(traits) ? traits : Object.keys(traits);
-  const allowed = Array.isArray(traits) ? Object.fromEntries(names.map((name) => [name, (value) => value === value && value !== null])) : traits;
-  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": title });
+  const names = Object.keys(traits);
+  const ruler = make("div"); // never higher: a drawing cannot change what is watched
+  const root = make("div", { class: `edu ${kind}`, role: "group", "aria-label": title }, ruler);
   root.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would take the arrow keys
   el.append(root);
   let [waiting, drawNow] = [false, () => {}];
@@ -69,6 +75,9 @@ export function makeWidget({ model, el, link }, kind, title, traits) {
     if (!waiting) queueMicrotask(() => { waiting = false; drawNow(); });
     waiting = true;
   }
+  let narrow = false;
+  const isNarrow = () => (narrow = root.clientWidth > 0 && root.clientWidth <= PHONE);
+  const watcher = new ResizeObserver(() => { const before = narrow; if (isNarrow() !== before) draw(); });
   const get = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
   function set(values) {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
@@ -89,7 +98,7 @@ export function makeWidget({ model, el, link }, kind, title, traits) {
     }
     if (link) {
       tools.append(makeButton("Copy link", copy));
-      link.open = (query) => begin(stateFrom(query, initial, allowed));
+      link.open = (query) => begin(stateFrom(query, initial, traits));
     }
     tools.append(makeButton("Reset", () => begin(initial)));
     return tools;
@@ -99,12 +108,15 @@ export function makeWidget({ model, el, link }, kind, title, traits) {
     draw,
     get,
     set,
+    isNarrow,
     live(drawing, ...ends) {
       drawNow = drawing;
       for (const name of names) model.on(`change:${name}`, draw);
       drawNow();
       root.append(makeTools());
+      watcher.observe(ruler);
       return () => {
+        watcher.disconnect();
         drawNow = () => {};
         for (const name of names) model.off(`change:${name}`, draw);
         for (const end of ends) end();
@@ -250,7 +262,7 @@ export function inWords(x, digits = 3) {
 
 /** A small chart over [0, 1]; y runs from low to high, ticks are [value, text]. Its functions x and y give places in `plot`. */
 export function makeChart(title, xTicks, [low, high], yTicks) {
-  const [width, height, left, top] = [306, 132, 30, 6];
+  const [width, height, left, top] = [302, 132, 34, 7];
   const x = (value) => (value * width).toFixed(1);
   const y = (value, beyond = 0) => (((high - Math.min(Math.max(value, low - beyond), high + beyond)) / (high - low)) * height).toFixed(1);
   const chart = make("svg:svg", { viewBox: `0 0 ${width + left + 6} ${height + top + 22}`, role: "img", "aria-label": title });
@@ -261,7 +273,7 @@ export function makeChart(title, xTicks, [low, high], yTicks) {
     front.append(make("svg:path", { class: "rule", d: `M0 ${y(value)}h${width}` }));
     text(left - 5, top + 4 + Number(y(value)), "end", words);
   }
-  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, ["start", "middle", "end"][2 * value], words);
+  for (const [value, words] of xTicks) text(left + value * width, height + top + 17, value === 0 ? "start" : value === 1 ? "end" : "middle", words);
   const cursor = make("svg:path", { class: "cursor" });
   front.append(cursor);
   chart.append(front, plot);
@@ -288,8 +300,9 @@ export function makeChart(title, xTicks, [low, high], yTicks) {
 }
 
 /** The names of curves [{ name, colour, dash }, ...], each behind a piece of its line. */
-export const makeLegend = (curves) => make("div", { class: "legend" }, ...curves.map(({ name, colour, dash }) =>
-  make("span", { class: !dash ? "" : String(dash).startsWith("2") ? "dotted" : "dashed", style: `--colour: ${colour}` }, make("i"), ...typeset(name))));
+export const makeLegend = (curves) => make("div", { class: "legend" }, ...curves.map(({ name, colour, dash = "" }) =>
+  make("span", { style: `--colour: ${colour}` },
+    make("svg:svg", { width: 30, height: 8, "aria-hidden": "true" }, make("svg:path", { d: "M0 4h30", "stroke-dasharray": dash })), ...typeset(name))));
 
 /** A canvas of one blue, whose opacity at column i and row j is opacity(i, j), from 0 to 1: it suits any theme. */
 export function makeCloud(columns, rows, opacity) {

@@ -1,7 +1,7 @@
 // Conventions side by side: formulas and code of a source and of this book, and the numbers that both give.
 // Python: diffusion_edu/widgets/convention_translator.py evaluates the lines of diffusion_edu/conventions.py.
 
-import { fixed, make, makeRadios, makeSlider, makeWidget, makeWords, unique } from "./common.mjs";
+import { between, fixed, make, makeRadios, makeSlider, makeWidget, makeWords, unique } from "./common.mjs";
 
 // ---- mathematics and words ----------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ function makeTable() {
       const row = make("tr", chosen ? { class: "chosen" } : {});
       cells.forEach((cell, k) => {
         const track = k === 1 && at !== undefined ? [make("i", { class: "track", "aria-hidden": "true" }, make("b", { style: `left: ${(100 * at).toFixed(1)}%` }))] : [];
-        row.append(make(k ? "td" : "th", k ? {} : { scope: "row" }, cell, ...track));
+        row.append(make(k ? "td" : "th", k ? {} : { scope: "row" }, cell.replace(/ ([=≈]) /g, "\u00a0$1\u00a0"), ...track));
       });
       return row;
     }));
@@ -79,8 +79,10 @@ function makeTable() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-translator", "Formulas in the letters of others and in ours", ["source", "quantity", "t", "w"]);
   const [sources, quantities, ours, guidanceTime] = ["sources", "quantities", "ours", "guidance_time"].map((name) => host.model.get(name));
+  const { root, get, set, live } = makeWidget(host, "edu-translator", "Formulas in the letters of others and in ours", {
+    source: Object.keys(sources), quantity: quantities.map(([key]) => key), t: between(0.01, 0.99), w: between(0, 8),
+  });
 
   const id = unique();
   const select = make("select", { id }, ...Object.entries(sources).map(([key, { name }]) => make("option", { value: key }, name)));
@@ -100,8 +102,9 @@ function render(host) {
   root.append(make("details", {}, make("summary", {}, "Their letters in ours"), letters), table.node);
 
   function draw() {
-    const { source: key, quantity, t, w } = get();
+    const { source: key, quantity: wanted, t, w } = get();
     const source = sources[key];
+    const quantity = quantityFor(source, wanted); // a link may name a pair that does not exist
     const guided = quantity === "guidance";
     const i = guided ? Math.round(2 * w) : Math.round(100 * t) - 1;
     select.value = key;

@@ -170,7 +170,7 @@ function render(host) {
   const fitted = makeButton("Fit", () => set({ strokes: fit(get().strokes) }));
   const tools = make("div", { class: "buttons" }, makeButton("Undo", undo), makeButton("Clear", () => set({ [list()]: [] })), fitted);
   const load = ({ strokes, erased }) => () => set({ strokes, erased });
-  const starts = make("div", { class: "buttons" }, ...examples.map((each) => makeButton(each.name, load(each))));
+  const starts = make("div", { class: "buttons starts" }, make("span", {}, "begin with"), ...examples.map((each) => makeButton(each.name, load(each))));
   const slider = makeSlider("strength", times.length, (place) => set({ place }));
   const weight = makeSlider("guidance w", WEIGHTS.length, (index) => set({ w: WEIGHTS[index] }));
   const repeats = makeRadios("visits of each step", RESAMPLES.map((r, index) => [index, String(r)]), (repeats) => set({ repeats }));
@@ -185,16 +185,17 @@ function render(host) {
     return { canvases, title, node: make("div", {}, make("div", { class: "four" }, ...canvases), title) };
   });
   const ends = [[0, `L = ${times[0].toFixed(2)}`], [1, `L = ${times.at(-1).toFixed(2)}`]];
-  const chart = makeChart("how far the results are (root mean square of a pixel)", ends, [0, 1], [[0, "0"], [0.5, "0.5"], [1, "1"]]);
+  const chart = makeChart("how far the results are (rms of a pixel)", ends, [0, 1], [[0, "0"], [0.5, "0.5"], [1, "1"]]);
   const curves = CURVES.map(({ colour, dash }) => chart.addCurve(colour, dash));
   const dot = chart.addDot();
-  const plot = make("div", { class: "plot" }, chart.node, makeLegend(CURVES));
+  const plot = make("div", {}, chart.node, makeLegend(CURVES));
   const text = make("div");
-  root.append(mode.node, make("div", { class: "desk" },
-    make("div", {}, pad.node, tools, starts),
-    make("div", {}, slider.node, repeats.node, make("div", { class: "control" }, make("label", { for: pick.id }, "make it"), pick), weight.node,
-      make("div", { class: "buttons" }, go, fresh), ...rows.map(({ node }) => node), status, text)),
-    plot, spoken);
+  const below = make("div", { class: "below" }, text, plot);
+  root.append(mode.node, starts, make("div", { class: "desk" },
+    make("div", {}, pad.node, tools),
+    make("div", {}, slider.node, repeats.node, make("div", { class: "control pick" }, make("label", { for: pick.id }, "make it"), pick), weight.node,
+      make("div", { class: "buttons" }, go, fresh), ...rows.map(({ node }) => node), status)),
+    below, spoken);
   const words = makeWords(text);
   const at = (L) => (L - times[0]) / (times.at(-1) - times[0]);
 
@@ -217,6 +218,7 @@ function render(host) {
     repeats.show(now.repeats);
     pick.value = now.label;
     slider.node.hidden = plot.hidden = filling;
+    below.classList.toggle("alone", filling);
     repeats.node.hidden = !filling;
     weight.node.hidden = now.label === NO_CLASS;
     fitted.hidden = filling;

@@ -94,7 +94,7 @@ function makeBar() {
   const spans = Object.entries(PARTS).map(([, colour]) => make("span", { style: `--colour: ${colour}` }));
   const [total, whisker] = [make("b"), make("i")];
   const bar = make("div", { class: "bar", "aria-hidden": "true" }, ...spans, whisker, total);
-  const axis = make("div", { class: "axis quiet", "aria-hidden": "true" }, make("span", {}, "0"), make("span"));
+  const axis = make("div", { class: "axis quiet", "aria-hidden": "true" }, make("span", {}, "0"), make("span", {}, "distance from the data"), make("span"));
   return {
     nodes: [bar, axis],
     draw(found, scale) {
@@ -120,17 +120,17 @@ function render(host) {
   const { counts, trained, distances, floors } = data;
   const [luck, noiseErrors, floor] = [model.get("luck"), model.get("noise_errors"), share(floors).value];
   const networks = trained.filter((steps) => steps > 0);
-  const { root, get, set, live } = makeWidget(host, "edu-budget", "The error budget of a sampler", ["sampler", "evaluations", "training"]);
+  const { root, get, set, live } = makeWidget(host, "edu-budget", "The error budget of a sampler", { sampler: Object.keys(distances), evaluations: counts, training: trained });
   const samplers = makeRadios("sampler", Object.keys(distances).map((name) => [name, name]), (sampler) => set({ sampler }));
   const sliders = {
     evaluations: makeSlider("evaluations", counts.length, (position) => set({ evaluations: counts[position] })),
     training: makeSlider("training", trained.length, (position) => set({ training: trained[position] })),
   };
   const bar = makeBar();
-  const names = (values) => [[0, thousands(values[0])], [1, thousands(values.at(-1))]];
-  const over = makeDistances("distance against evaluations", counts, names(counts), networks.length, [floor - luck, floor + luck]);
-  const along = makeDistances("distance against training steps", networks, names(networks), counts.length, [floor - luck, floor + luck]);
-  const legend = makeLegend([...Object.entries(PARTS).map(([name, colour]) => ({ name, colour })), { name: "exact denoiser", colour: "var(--ink)", dash: true }]);
+  const names = (values, inner) => [values[0], ...inner.filter((n) => values[0] < n && n < values.at(-1)), values.at(-1)].map((value) => [place(values, value), thousands(value)]);
+  const over = makeDistances("distance against evaluations", counts, names(counts, [5, 10, 20]), networks.length, [floor - luck, floor + luck]);
+  const along = makeDistances("distance against training steps", networks, names(networks, [100, 300, 1000]), counts.length, [floor - luck, floor + luck]);
+  const legend = makeLegend([...Object.entries(PARTS).map(([name, colour]) => ({ name, colour })), { name: "exact denoiser", colour: "var(--ink)", dash: "5 4" }]);
   root.append(samplers.node, sliders.evaluations.node, sliders.training.node, ...bar.nodes, legend, make("div", { class: "pair" }, over.node, along.node));
   const words = makeWords(root);
 

@@ -1,7 +1,7 @@
 // The four things that a network may predict, in the plane: arrows of each, and how long they are.
 // Python: diffusion_edu/widgets/four_predictions.py. Its numbers and those here agree to 1e-9 (tests/js).
 
-import { fixed, inWords, make, makeChart, makeLegend, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { between, fixed, inWords, make, makeChart, makeLegend, makeSlider, makeWidget, makeWords } from "./common.mjs";
 
 // ---- mathematics, as in diffusion_edu.process and diffusion_edu.analytic ---------------------------
 
@@ -122,7 +122,7 @@ function paint(canvas, opacities) {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-four", "Four predictions from one belief", ["t", "x", "y"]);
+  const { root, get, set, live } = makeWidget(host, "edu-four", "Four predictions from one belief", { t: between(0.01, 0.99), x: between(-REACH, REACH), y: between(-REACH, REACH) });
   const [means, stds, weights, lengths] = ["means", "stds", "weights", "lengths"].map((name) => host.model.get(name));
   const lumps = { means, stds, weights };
   const time = makeSlider("time t", 99, (k) => set({ t: (k + 1) / 100 }));

@@ -1,12 +1,13 @@
 // A laboratory of guidance: one noise, ten wishes, and the trained network itself, asked by the reader.
 // Python: diffusion_edu/widgets/guidance_lab.py
 
-import { make, makeButton, makeRadios, makeSlider, makeWidget, makeWords, nearest, typeset } from "./common.mjs";
+import { between, make, makeButton, makeRadios, makeSlider, makeWidget, makeWords, nearest, typeset, whole } from "./common.mjs";
 import { makeSchedule, normals, timeGrid, toUint8 } from "./sampling.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
 const ALL = 10; // the choice of all ten digits
+const WEIGHTS = [0, 8]; // ends of the slider
 const BUDGETS = [4, 6, 8, 10, 15, 20, 30, 50];
 
 /** A DDIM run, rebuilt from its first state and its estimates x0_hat, one for each step: [{ t, x_t, x0_hat }], the end last. */
@@ -38,9 +39,9 @@ export const difference = (a, b) => Math.sqrt(a.reduce((sum, value, i) => sum + 
 const SAMPLERS = [["ddim", "DDIM"], ["ancestral", "ancestral"], ["dpm-solver++", "DPM-Solver++"], ["edm", "Heun"]];
 
 /** What is seen, in sentences; run: null, or { of, t, apart, live }, apart: how far x0_hat is from the end, null while it runs. */
-export function describe({ w, sampler, evaluations, seed, step }, run) {
+export function describe({ w, sampler, evaluations, seed, step }, run, awake = false) {
   const setting = `${SAMPLERS.find(([value]) => value === sampler)[1]}, ${evaluations} evaluations, noise ${seed}`;
-  if (!run) return `w = ${w}, ${setting}: this has not been drawn yet. Let the network draw it: press the button.`;
+  if (!run) return `w = ${w}, ${setting}: this has not been drawn yet. ${awake ? "The network is asked for it now." : "The network answers any weight: press “Sample with the real network”."}`;
   const weight = w === 0
     ? "w = 0: the wish is not heard. From one noise comes one picture, whatever is asked for."
     : w === 1
@@ -79,16 +80,21 @@ async function readSheet(base64, size) {
   };
 }
 
-/** Two rows of pictures, x_t above x0_hat; draw(x_t, x0_hat) takes bytes. */
+/** Two rows of pictures, x_t above x0_hat, which a phone breaks into twice five; draw(x_t, x0_hat) takes bytes. */
 function makeFilm(digits, size) {
-  const film = make("div", { class: digits.length > 1 ? "film" : "film one", style: `--columns: ${digits.length}`, role: "img" });
+  const film = make("div", { class: "films", role: "img" });
   film.setAttribute("aria-label", `The state x_t and the network's estimate of the finished picture, for ${digits.length > 1 ? "the digits 0 to 9" : `the digit ${digits[0]}`}`);
-  if (digits.length > 1) film.append(make("i"), ...digits.map((digit) => make("b", {}, String(digit))));
-  const rows = ["x_t", "x̂_0"].map((name) => {
-    const canvases = digits.map(() => make("canvas", { width: size, height: size }));
-    film.append(make("i", {}, ...typeset(name)), ...canvases);
-    return canvases.map((canvas) => canvas.getContext("2d"));
-  });
+  const rows = [[], []];
+  for (const part of digits.length > 1 ? [digits.slice(0, 5), digits.slice(5)] : [digits]) {
+    const half = make("div", { class: part.length > 1 ? "film" : "film one" });
+    if (part.length > 1) half.append(make("i"), ...part.map((digit) => make("b", {}, String(digit))));
+    ["x_t", "x̂_0"].forEach((name, row) => {
+      const canvases = part.map(() => make("canvas", { width: size, height: size }));
+      half.append(make("i", {}, ...typeset(name)), ...canvases);
+      rows[row].push(...canvases.map((canvas) => canvas.getContext("2d")));
+    });
+    film.append(half);
+  }
   return {
     node: film,
     draw: (...images) => images.forEach((bytes, row) => rows[row].forEach((pen, n) => {
@@ -106,7 +112,9 @@ async function render(host) {
   const size = 28;
   const [weights, seeds, frames] = ["weights", "frame_seeds", "frame_evaluations"].map((name) => model.get(name));
   const schedule = makeSchedule(model.get("schedule"));
-  const { root, get, set, draw, live } = makeWidget(host, "edu-lab", "Guidance, sampled live", ["digit", "w_index", "sampler", "evaluations", "seed", "step"]);
+  const { root, get, set, draw, live } = makeWidget(host, "edu-lab", "Guidance, sampled live", {
+    digit: whole(0, ALL), w: between(...WEIGHTS), sampler: SAMPLERS.map(([name]) => name), evaluations: BUDGETS, seed: whole(0, 2 ** 32 - 1), step: whole(0, 200),
+  });
   const frame = await readSheet(model.get("sprites"), size);
 
   const runs = new Map(); // settings -> { states: [{ t, images: [x_t, x0_hat] }], of, live }
@@ -117,11 +125,11 @@ async function render(host) {
 
   /** The run that was drawn beforehand for these settings, if there is one. */
   function beforehand(state) {
-    const place = seeds.indexOf(state.seed);
-    if (place < 0 || state.sampler !== "ddim" || state.evaluations !== frames) return null;
+    const [place, weight] = [seeds.indexOf(state.seed), weights.indexOf(state.w)];
+    if (place < 0 || weight < 0 || state.sampler !== "ddim" || state.evaluations !== frames) return null;
     const x = normals(state.seed, size * size);
     const each = wishes(state).map((digit) => ddimStates(schedule, x,
-      Array.from({ length: frames }, (_, step) => frame(placeOf(weights, frames, place, state.w_index, step, digit)))));
+      Array.from({ length: frames }, (_, step) => frame(placeOf(weights, frames, place, weight, step, digit)))));
     const together = (k, name) => Uint8Array.from(each.flatMap((states) => [...toUint8(states[k][name])]));
     const states = each[0].map(({ t }, k) => ({ t, images: [together(k, "x_t"), together(k, "x0_hat")] }));
     return { states, of: frames, live: false };
@@ -142,7 +150,7 @@ async function render(host) {
     asking = { id: `lab-${++count}`, key: keyOf(state), times: [], run: { states: [], of: 0, live: true } };
     status.textContent = awake ? "The network draws …" : "Loading the network …";
     main.textContent = "Stop";
-    model.send({ op: "sample", id: asking.id, y: wishes(state), w: weights[state.w_index], sampler: state.sampler, evaluations: state.evaluations, seed: state.seed });
+    model.send({ op: "sample", id: asking.id, y: wishes(state), w: state.w, sampler: state.sampler, evaluations: state.evaluations, seed: state.seed });
     draw();
   }
 
@@ -166,29 +174,31 @@ async function render(host) {
       draw();
     }
     if (content.kind === "done") {
-      const { digit, w_index } = get();
+      const { digit, w } = get();
       if (runs.size > 60) runs.clear();
       runs.set(key, run);
       awake = true;
       asking = null; // nothing to cancel
       set({ step: run.of });
-      stop(pace(times, wishes({ digit }).length, weights[w_index] !== 1));
+      stop(pace(times, wishes({ digit }).length, w !== 1));
     }
   }
 
   const main = makeButton("Sample with the real network", () => (asking ? stop("Stopped.") : ask()));
+  main.classList.add("main");
   const other = makeButton("Another noise", () => {
     const { seed } = get();
     set({ seed: awake ? seed + 1 : seeds[(seeds.indexOf(seed) + 1) % seeds.length] });
   });
-  const status = make("p", { class: "quiet status", role: "status" }, "The network is loaded at the first press: 8 MB where the host compresses files, else 19, once.");
+  const status = make("p", { class: "quiet status", role: "status" }, "The network is loaded at the first press: 8\u00a0MB where the host compresses files, else 19, once.");
   const digits = makeRadios("asked for", [...Array.from({ length: 10 }, (_, c) => [c, String(c)]), [ALL, "all ten"]], (digit) => set({ digit }));
   const samplers = makeRadios("sampler", SAMPLERS, (sampler) => set({ sampler }));
-  const weight = makeSlider("guidance weight w", weights.length, (w_index) => set({ w_index }));
+  const weight = makeSlider("guidance weight w", 10 * WEIGHTS[1] + 1, (position) => set({ w: position / 10 }));
+  const drawn = makeRadios("drawn beforehand: w =", weights.map((w) => [w, String(w)]), (w) => set({ w, sampler: "ddim", evaluations: frames, seed: seeds.includes(get().seed) ? get().seed : seeds[0] }));
   const budget = makeSlider("evaluations", BUDGETS.length, (position) => set({ evaluations: BUDGETS[position] }));
   const time = makeSlider("step", frames + 1, (step) => set({ step }));
   const picture = make("div");
-  root.append(digits.node, weight.node, make("div", { class: "drive" }, main, other), status, time.node, picture, samplers.node, budget.node);
+  root.append(digits.node, weight.node, drawn.node, make("div", { class: "drive" }, main, other), status, time.node, picture, samplers.node, budget.node);
   const words = makeWords(root);
 
   function showRun(run, step) {
@@ -213,10 +223,11 @@ async function render(host) {
       clearTimeout(timer);
       timer = setTimeout(ask, 150); // when the reader's hand rests
     }
-    const w = weights[state.w_index];
+    const { w } = state;
     digits.show(state.digit);
     samplers.show(state.sampler);
-    weight.show(state.w_index, String(w), `guidance weight ${w}`);
+    weight.show(Math.round(10 * w), String(w), `guidance weight ${w}, ${!run ? "not drawn yet" : run.live ? "drawn by the network" : "drawn beforehand"}`);
+    drawn.show(run && !run.live ? w : null);
     budget.show(nearest(BUDGETS, state.evaluations), String(state.evaluations), `${state.evaluations} evaluations`);
     picture.classList.toggle("stale", !run);
     if (run) shown = run;
@@ -226,7 +237,7 @@ async function render(host) {
     time.show(step, shown ? `t = ${shown.states[step].t.toFixed(2)}` : "", `step ${step} of ${shown?.of ?? frames}`);
     if (run) showRun(run, step);
     const apart = going ? null : run && difference(run.states[step].images[1], run.states.at(-1).images[1]);
-    words.say(describe({ ...state, w, step }, run && { of: run.of, t: run.states[step].t, apart, live: run.live }));
+    words.say(describe({ ...state, step }, run && { of: run.of, t: run.states[step].t, apart, live: run.live }, awake));
   }
 
   model.on("msg:custom", hear);

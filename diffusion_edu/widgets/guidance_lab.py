@@ -15,9 +15,10 @@ from diffusion_edu.data import to_uint8
 from diffusion_edu.denoisers import DenoiserFunction
 from diffusion_edu.plotting import image_table
 from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, grey_png, to_base64
-from diffusion_edu.widgets.live import SAMPLERS, LiveNetwork, trajectory
+from diffusion_edu.widgets.live import OFFERED, LiveNetwork, trajectory
 
 ALL = 10  # the choice of all ten digits
+WEIGHTS = (0, 8)  # ends of the slider
 LEVELS = 8  # grey levels of a frame drawn beforehand
 COLUMNS = 10
 
@@ -27,16 +28,16 @@ class GuidanceLab(LiveNetwork, Widget):
 
     denoiser: of the ten digits, (1, H, W) each; it draws the frames that answer before the network does, DDIM with so many
     `evaluations` from the noises `seeds` at each of `weights`, and answers in JupyterLab. digit: 0 ... 9, or 10 for all ten;
-    w_index: place in `weights`; step: 0 ... evaluations. Raises ValueError for other places, or weights that fall.
+    w: any weight in [0, 8]; step: 0 ... evaluations. Raises ValueError for others, or weights that fall.
     """
 
     digit = traitlets.Int(ALL, help="which digit is asked for; 10: all ten").tag(sync=True)
-    w_index = traitlets.Int(2, help="which of the weights").tag(sync=True)
-    sampler = traitlets.Enum(list(SAMPLERS), "ddim", help="how the network's answers are used").tag(sync=True)
+    w = traitlets.Float(2.0, help="guidance weight, any").tag(sync=True)
+    sampler = traitlets.Enum(list(OFFERED), "ddim", help="how the network's answers are used").tag(sync=True)
     evaluations = traitlets.Int(8, help="network evaluations of an image").tag(sync=True)
     seed = traitlets.Int(1, help="which noise; all digits begin from the same").tag(sync=True)
     step = traitlets.Int(3, help="which state of the trajectory is shown").tag(sync=True)
-    weights = traitlets.List(help="guidance weights of the slider").tag(sync=True)
+    weights = traitlets.List(help="guidance weights of the frames").tag(sync=True)
     frame_seeds = traitlets.List(help="noises of the frames").tag(sync=True)
     frame_evaluations = traitlets.Int(help="evaluations of the frames").tag(sync=True)
     schedule = traitlets.Dict(help="name and arguments of the noise schedule").tag(sync=True)
@@ -61,16 +62,20 @@ class GuidanceLab(LiveNetwork, Widget):
             frame_evaluations=evaluations,
             schedule=describe_schedule(denoiser.schedule),
             sprites=to_base64(sprite_sheet(torch.cat([each.flatten(0, 2) for row in self.frames for each in row]))),
-            **{"evaluations": evaluations, "seed": int(seeds[0]), "step": min(3, evaluations), **traits},
+            **{
+                "evaluations": evaluations,
+                "seed": int(seeds[0]),
+                "w": weights[min(2, len(weights) - 1)],
+                "step": min(3, evaluations),
+                **traits,
+            },
         )
 
-    @traitlets.validate("digit", "w_index", "evaluations", "step")
-    def _inside(self, proposal: Any) -> int:
+    @traitlets.validate("digit", "w", "evaluations", "step")
+    def _inside(self, proposal: Any) -> float:
         name = proposal.trait.name
-        low, high = {"digit": (0, ALL), "w_index": (0, len(self.weights) - 1 if self.weights else 99)}.get(
-            name, (0, 200)
-        )
-        return int(check_range(name, proposal.value, low, high))
+        low, high = {"digit": (0, ALL), "w": WEIGHTS}.get(name, (0, 200))
+        return check_range(name, proposal.value, low, high)
 
     def static_figure(self) -> StaticFigure:
         """Draw the last estimates for the ten wishes, one row for each weight."""

@@ -29,7 +29,7 @@ the messages to `network-worker.mjs`, and `sampling.mjs` does what this file and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -45,13 +45,7 @@ from diffusion_edu.process import normal_like, q_sample
 from diffusion_edu.samplers import Step
 from diffusion_edu.schedules import SPACINGS, time_grid
 
-SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
-    "ddim": samplers.ddim,
-    "ancestral": samplers.ancestral,
-    "dpm-solver++": samplers.dpm_solver_pp,
-    "edm": samplers.edm,
-}
-DRAWS_NOISE = ("ancestral", "ddim", "edm")  # take a generator
+OFFERED = ("ddim", "ancestral", "dpm-solver++", "edm")  # the samplers that the page has, too
 MOST_IMAGES, MOST_EVALUATIONS = 10, 200
 NO_NETWORK = "There is no network behind this widget: give it one, with the argument denoiser=."
 
@@ -110,7 +104,7 @@ def read_request(content: Mapping[str, Any], denoiser: DenoiserFunction, shape: 
     known = isinstance(y, list) and 1 <= len(y) <= MOST_IMAGES and all(is_whole(c, 0, classes) for c in y)
     check(known, "y", y, f"1 to {MOST_IMAGES} classes from 0 to {classes}")
     check(isinstance(w, (int, float)) and -20 <= w <= 20, "w", w, "a number from -20 to 20")
-    check(sampler in SAMPLERS, "sampler", sampler, ", ".join(SAMPLERS))
+    check(sampler in OFFERED, "sampler", sampler, ", ".join(OFFERED))
     check(not keep or sampler == "ancestral", "sampler", sampler, "ancestral where a part is kept")
     check(values["grid"] in SPACINGS, "grid", values["grid"], "uniform, log_snr or edm")
     whole = f"a whole number from 1 to {MOST_EVALUATIONS}"
@@ -126,7 +120,7 @@ def read_request(content: Mapping[str, Any], denoiser: DenoiserFunction, shape: 
         start = spread(start["image"], "image", batch), float(start["t"])
     if keep:
         keep = spread(keep["image"], "image", batch), spread(keep["mask"], "mask", batch)
-    steps = (evaluations + 1) // 2 if sampler == "edm" else evaluations // (resamples if keep else 1)
+    steps = samplers.steps_within(sampler, evaluations) // (resamples if keep else 1)
     return Request(torch.tensor(y), float(w), sampler, steps, values["grid"], seeds, start, keep, resamples)
 
 
@@ -150,8 +144,8 @@ def trajectory(
             guided, x, ts, *request.keep, y=request.y, generator=noise, resamplings=request.resamples
         )
     else:
-        generator = {"generator": noise} if request.sampler in DRAWS_NOISE else {}
-        steps = SAMPLERS[request.sampler](guided, x, ts, y=request.y, **generator)
+        generator = {"generator": noise} if request.sampler in samplers.NEEDS_GENERATOR else {}
+        steps = samplers.SAMPLERS[request.sampler](guided, x, ts, y=request.y, **generator)
     return states(steps, ts)
 
 

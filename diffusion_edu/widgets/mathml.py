@@ -14,24 +14,49 @@ SYMBOLS["lambda"] = SYMBOLS.pop("lambda_")
 OPERATORS = {"nabla": "∇", "int": "∫", "|": "‖"}
 SPACES = {",": "0.17em", "quad": "1em", " ": "0.3em"}
 TIGHT = 'lspace="0" rspace="0"'
+OPENING, CLOSING = ("(", "[", "{"), (")", "]", "}")
+SIGNED = ("(", "[", "=", ",")  # a minus behind one of these is the sign of a term
 ACCENTS = {"bar": "¯", "hat": "^", "tilde": "~"}
 
 
 def to_mathml(tex: str) -> str:
-    r"""A formula in TeX as a `<math>` element, or several with `, \quad` between: a line may break there.
+    r"""A formula in TeX as `<math>` elements between which a line may break; `, \quad` separates two formulas.
 
+    Browsers break no line inside MathML: so each =, and each plus or minus outside of brackets, begins an element.
     Known are letters, numbers, operators, ^ _ {}, \frac, \sqrt, \mathrm, \log, accents and the names above.
     Raises ValueError for anything else, and for braces that do not match.
     """
-    rows = [sequence(TOKEN.findall(part), stop=None) for part in tex.split(r", \quad")]
-    return "&ensp; ".join(f'<math displaystyle="true"><mrow>{row}</mrow></math>' for row in rows)
+    return "&ensp; ".join(one_formula(TOKEN.findall(part)) for part in tex.split(r", \quad"))
 
 
-def sequence(tokens: list[str], stop: str | None) -> str:
-    """Everything up to the token `stop`, which is taken away too."""
-    parts, before = [], "("
+def one_formula(tokens: list[str]) -> str:
+    """The `<math>` elements of a formula; a sign at the head of a later one has the room around it that it has within."""
+    first, *others = pieces(tokens)
+    rows = [
+        sequence(first, None),
+        *(sequence(each, None, "x").replace("<mo>", '<mo form="infix">', 1) for each in others),
+    ]
+    return "<wbr>".join(f'<math displaystyle="true"><mrow>{row}</mrow></math>' for row in rows)
+
+
+def pieces(tokens: list[str]) -> list[list[str]]:
+    """The tokens, cut before each =, and before each + or - between two terms, where no bracket is open."""
+    parts, depth, before = [[]], 0, "("
+    for token in tokens:
+        depth += (token in OPENING) - (token in CLOSING)
+        binary = token in ("+", "-") and before not in SIGNED
+        if depth == 0 and parts[-1] and (token == "=" or binary):
+            parts.append([])
+        parts[-1].append(token)
+        before = token
+    return parts
+
+
+def sequence(tokens: list[str], stop: str | None, before: str = "(") -> str:
+    """Everything up to the token `stop`, which is taken away too; before: the token that stands in front."""
+    parts = []
     while tokens and tokens[0] != stop:
-        sign = tokens[0] == "-" and before in ("(", "[", "=", ",")
+        sign = tokens[0] == "-" and before in SIGNED
         before = tokens[0]
         parts.append(with_scripts(tokens).replace("<mo", '<mo form="prefix"', 1) if sign else with_scripts(tokens))
     if stop is not None:

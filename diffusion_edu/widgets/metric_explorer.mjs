@@ -133,7 +133,7 @@ const SLIDERS = [["apart", "lumps at ±"], ["spread", "spread of a lump"], ["sha
 function makeRows() {
   const rows = JUDGES.map(([name, text, low, high, small, digits]) => {
     const [fill, mark, value] = [make("i"), make("b"), make("span", { class: "value" })];
-    const node = make("div", { class: "row" }, make("span", {}, `${text} ${small ? "↓" : "↑"}`), make("span", { class: "bar" }, fill, mark), value);
+    const node = make("div", { class: "judge" }, make("span", {}, `${text} ${small ? "↓" : "↑"}`), make("span", { class: "bar" }, fill, mark), value);
     const place = (number) => `${(100 * Math.min(1, Math.max(0, (number - low) / (high - low)))).toFixed(1)}%`;
     return {
       node,

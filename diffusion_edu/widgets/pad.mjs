@@ -86,7 +86,7 @@ export function makePad(onMove, onEnd, onUndo, say) {
   const pen = make("svg:circle", { class: "pen", r: PEN });
   const frame = make("svg:rect", { class: "frame", x: 4.5, y: 4.5, width: FRAME, height: FRAME });
   const over = make("svg:svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, "aria-hidden": "true" }, frame, pen);
-  const hint = make("p", { class: "quiet", id: unique() }, "Mouse, finger, or keyboard: arrow keys move the pen, the space bar puts it down and lifts it, backspace takes a stroke back.");
+  const hint = make("p", { class: "quiet", id: unique() }, "Mouse, finger, or keys: arrows move the pen, space puts it down and lifts it, backspace takes a stroke back.");
   const node = make("div", { class: "pad", tabindex: 0, role: "application", "aria-label": "drawing", "aria-describedby": hint.id }, canvas, over);
   let [stroke, finger, at] = [null, null, [14.5, 7.5]];
   const show = () => {

@@ -1,7 +1,7 @@
 // The posterior q(x_s | x_t, x_0) on a line: what x_0 says of x_s, what x_t says of it, and both together.
 // Python: diffusion_edu/widgets/posterior_explorer.py. Its numbers and those here agree to 1e-9 (tests/js).
 
-import { fixed, inWords, make, makeChart, makeLegend, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { between, fixed, inWords, make, makeChart, makeLegend, makeSlider, makeWidget, makeWords } from "./common.mjs";
 
 // ---- mathematics, as in diffusion_edu.process -------------------------------------------------------
 
@@ -92,7 +92,7 @@ function makeVariances() {
 }
 
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-posterior", "Where a pixel was, if its past and its future are known", ["t", "s", "x_t", "x_0"]);
+  const { root, get, set, live } = makeWidget(host, "edu-posterior", "Where a pixel was, if its past and its future are known", { t: between(0.01, 0.98), s: between(0, 0.97), x_t: between(-3, 3), x_0: between(-3, 3) });
   const round = (x) => Math.round(100 * x) / 100;
   const times = [
     makeSlider("time t", 98, (k) => set({ t: (k + 1) / 100, s: round(Math.min(get().s, k / 100)) })),
@@ -109,7 +109,8 @@ function render(host) {
   const words = makeWords(side);
 
   function draw() {
-    const { t, s, x_t, x_0 } = get();
+    const { t, s: wanted, x_t, x_0 } = get();
+    const s = Math.min(wanted, round(t - 0.01)); // a link may ask for a later one
     const now = posterior(t, s, x_t, x_0);
     times[0].show(Math.round(100 * t) - 1, fixed(t), `t ${fixed(t)}`);
     times[1].show(Math.round(100 * s), fixed(s), `s ${fixed(s)}`);

@@ -154,7 +154,8 @@ export function describeCrowds(t, noise, found, chance) {
 // ---- the picture ------------------------------------------------------------------------------------
 
 const [COUNT, SHOWN, BINS] = [400, 16, 34];
-const [WIDTH, HEIGHT, SIDE, GAP] = [470, 300, 76, 8]; // of the middle picture, and of the histograms beside it
+const [HEIGHT, GAP] = [300, 8];
+const SIZES = { wide: [470, 76], narrow: [236, 46] }; // widths of the middle picture, and of each histogram beside it
 const DYNAMICS = {
   "forward SDE": { direction: "forward" },
   "reverse SDE": { direction: "reverse", noise: 1 },
@@ -168,15 +169,15 @@ const densityMap = (mixture) => {
   return makeCloud(120, 100, (column, row) => Math.min(0.85, 0.75 * Math.sqrt(density(parts[column], EDGE - ((row + 0.5) / 100) * 2 * EDGE)))).toDataURL();
 };
 
-/** A histogram that grows to one side of the picture, with the exact density as a line. */
-function makeHistogram(left, sign, parts, title) {
+/** A histogram that grows to one side of the picture, by at most `size`, with the exact density as a line. */
+function makeHistogram(left, sign, size, parts, title) {
   const frame = make("svg:g", { transform: `translate(${left} 0)` });
   const peak = 1.25 * Math.max(...Array.from({ length: 200 }, (_, j) => density(parts, -EDGE + (j * 2 * EDGE) / 199)));
-  const reach = (value) => sign * SIDE * Math.min(1, value / peak);
+  const reach = (value) => sign * size * Math.min(1, value / peak);
   const bars = make("svg:path", { class: "bars" });
   const line = Array.from({ length: 171 }, (_, j) => -EDGE + (j * 2 * EDGE) / 170).map((x) => `${reach(density(parts, x)).toFixed(1)} ${toY(x).toFixed(1)}`);
   frame.append(bars, make("svg:path", { class: "curve", style: "--colour: #2f6db3", d: `M${line.join("L")}` }));
-  frame.append(make("svg:text", { x: (sign * SIDE) / 2, y: HEIGHT + 22, "text-anchor": "middle" }, title));
+  frame.append(make("svg:text", { x: (sign * size) / 2, y: HEIGHT + 22, "text-anchor": "middle" }, title));
   return {
     frame,
     draw(points) {
@@ -184,6 +185,29 @@ function makeHistogram(left, sign, parts, title) {
       for (const x of points) counts[Math.max(0, Math.min(BINS - 1, Math.floor(((x + EDGE) / (2 * EDGE)) * BINS)))]++;
       const height = HEIGHT / BINS;
       bars.setAttribute("d", counts.map((count, j) => `M0 ${(HEIGHT - (j + 1) * height).toFixed(1)}h${reach((count * BINS) / (points.length * 2 * EDGE)).toFixed(1)}v${(height - 1).toFixed(1)}H0z`).join(""));
+    },
+  };
+}
+
+/** Paths over time between two histograms; draw(run of the chosen kind, direction, t). */
+function makeStage(laws, map, [width, side]) {
+  const svg = make("svg:svg", { viewBox: `0 0 ${width + 2 * (side + GAP)} ${HEIGHT + 32}`, role: "img", "aria-label": "Paths in space and time, from noise at the left to data at the right" });
+  const left = makeHistogram(side, -1, side, laws.forward, "t = 1");
+  const right = makeHistogram(side + 2 * GAP + width, 1, side, laws.reverse, "t = 0");
+  const plot = make("svg:svg", { x: side + GAP, y: 0, width, height: HEIGHT }); // clips what leaves it
+  plot.append(make("svg:image", { href: map, width, height: HEIGHT, preserveAspectRatio: "none" }));
+  const paths = Array.from({ length: SHOWN }, () => make("svg:path", { class: "path" }));
+  const cursor = make("svg:path", { class: "cursor" });
+  plot.append(...paths, cursor);
+  svg.append(left.frame, right.frame, plot, make("svg:text", { x: side + GAP + width / 2, y: HEIGHT + 22, "text-anchor": "middle" }, "noise ← time → data"));
+  return {
+    svg,
+    draw({ ts, xs }, direction, t) {
+      paths.forEach((path, i) => path.setAttribute("d", "M" + ts.map((t, k) => `${((1 - t) * width).toFixed(1)} ${toY(xs[k][i]).toFixed(1)}`).join("L")));
+      const [first, last] = direction === "reverse" ? [xs[0], xs.at(-1)] : [xs.at(-1), xs[0]];
+      left.draw(first);
+      right.draw(last);
+      cursor.setAttribute("d", `M${((1 - t) * width).toFixed(1)} 0v${HEIGHT}`);
     },
   };
 }
@@ -216,20 +240,13 @@ function render(host) {
   const fine = normals(FINEST * COUNT, 1);
   const starts = { reverse: normals(COUNT, 2), forward: dataFrom(mixture, COUNT, 3) };
   const laws = { reverse: components(mixture, 0), forward: components(mixture, 1) };
-  const { root, get, set, live } = makeWidget(host, "edu-family", "One marginal, many processes", {
+  const { root, get, set, isNarrow, live } = makeWidget(host, "edu-family", "One marginal, many processes", {
     direction: ["forward", "reverse"], noise: between(0, 2), steps: STEPS, error: between(-0.5, 0.5), t: between(0, 1),
   });
   const choices = makeRadios("dynamics", Object.keys(DYNAMICS).map((name) => [name, name]), (name) => set(DYNAMICS[name]));
 
-  const chart = make("svg:svg", { viewBox: `0 0 ${WIDTH + 2 * (SIDE + GAP)} ${HEIGHT + 32}`, role: "img", "aria-label": "Paths in space and time, from noise at the left to data at the right" });
-  const left = makeHistogram(SIDE, -1, laws.forward, "t = 1");
-  const right = makeHistogram(SIDE + 2 * GAP + WIDTH, 1, laws.reverse, "t = 0");
-  const plot = make("svg:svg", { x: SIDE + GAP, y: 0, width: WIDTH, height: HEIGHT }); // clips what leaves it
-  plot.append(make("svg:image", { href: densityMap(mixture), width: WIDTH, height: HEIGHT, preserveAspectRatio: "none" }));
-  const paths = Array.from({ length: SHOWN }, () => make("svg:path", { class: "path" }));
-  const cursor = make("svg:path", { class: "cursor" });
-  plot.append(...paths, cursor);
-  chart.append(left.frame, right.frame, plot, make("svg:text", { x: SIDE + GAP + WIDTH / 2, y: HEIGHT + 22, "text-anchor": "middle" }, "noise ← time → data"));
+  const [map, figure] = [densityMap(mixture), make("figure")];
+  let [stage, size] = [null, null]; // made anew for a phone
   const sliders = {
     noise: makeSlider("noise λ", 41, (position) => set({ direction: "reverse", noise: position / 20 })),
     steps: makeSlider("steps", STEPS.length, (position) => set({ steps: STEPS[position] })),
@@ -247,7 +264,7 @@ function render(host) {
   const play = makePlay(back, { begin: () => get().t <= 0 && set({ t: 1 }), every: 90 });
   const crowds = ["forward SDE", "reverse process", "ODE"].map(makeCrowd);
   const drive = make("div", { class: "drive" }, play.node, make("span", { class: "quiet" }, "back in time, from noise to data"));
-  root.append(choices.node, make("figure", {}, chart), ...["noise", "steps", "error"].map((name) => sliders[name].node), sliders.t.node, drive, make("div", { class: "three" }, ...crowds.map(({ node }) => node)));
+  root.append(choices.node, figure, ...["noise", "steps", "error"].map((name) => sliders[name].node), sliders.t.node, drive, make("div", { class: "three" }, ...crowds.map(({ node }) => node)));
   const words = makeWords(root);
 
   let [asked, runs] = ["", []]; // forward, reverse, ODE: kept while only the time moves
@@ -258,24 +275,24 @@ function render(host) {
     if (asked !== String([noise, steps, error]))
       runs = [{ direction: "forward" }, { direction: "reverse", noise }, { direction: "reverse", noise: 0 }].map((kind) => run(mixture, { noise, steps, error, ...kind }, fine, starts[kind.direction]));
     asked = String([noise, steps, error]);
-    const { ts, xs } = runs[direction === "forward" ? 0 : 1];
-    const end = xs[xs.length - 1];
-    paths.forEach((path, i) => path.setAttribute("d", "M" + ts.map((t, k) => `${((1 - t) * WIDTH).toFixed(1)} ${toY(xs[k][i]).toFixed(1)}`).join("L")));
-    left.draw(direction === "reverse" ? xs[0] : end);
-    right.draw(direction === "reverse" ? end : xs[0]);
+    const chosen = runs[direction === "forward" ? 0 : 1];
+    if (size !== (size = isNarrow() ? "narrow" : "wide")) {
+      stage = makeStage(laws, map, SIZES[size]);
+      figure.replaceChildren(stage.svg);
+    }
+    stage.draw(chosen, direction, t);
     choices.show(Object.keys(DYNAMICS).find((name) => Object.entries(DYNAMICS[name]).every(([trait, value]) => settings[trait] === value)));
     const percent = `${error > 0 ? "+" : error < 0 ? "−" : ""}${Math.abs(100 * error).toFixed(0)} %`;
     sliders.noise.show(Math.round(20 * noise), noise.toFixed(2), `lambda ${noise.toFixed(2)}${noise === 0 ? ", the ODE" : noise === 1 ? ", the reverse SDE" : ""}`);
     sliders.steps.show(STEPS.indexOf(steps), String(steps), `${steps} steps`);
     sliders.error.show(Math.round(20 * error) + 10, percent, `score ${error === 0 ? "exact" : `${Math.abs(100 * error).toFixed(0)} percent too ${error > 0 ? "strong" : "weak"}`}`);
     sliders.t.show(Math.round(100 * t), t.toFixed(2), `t ${t.toFixed(2)}`);
-    cursor.setAttribute("d", `M${((1 - t) * WIDTH).toFixed(1)} 0v${HEIGHT}`);
     const seen = runs.map((each) => crowdAt(each, t));
     const parts = components(mixture, seen[0].time);
     const titles = ["forward SDE", `reverse, λ = ${noise.toFixed(2)}`, "ODE"];
     crowds.forEach((crowd, i) => crowd.draw(titles[i], seen[i].points, parts));
     const gaps = seen.map(({ points }) => distance(points, parts));
-    words.say(`${describe(settings, distance(end, laws[direction]), expectedDistance(laws[direction], COUNT))}\n${describeCrowds(t, noise, gaps, expectedDistance(parts, COUNT))}`);
+    words.say(`${describe(settings, distance(chosen.xs.at(-1), laws[direction]), expectedDistance(laws[direction], COUNT))}\n${describeCrowds(t, noise, gaps, expectedDistance(parts, COUNT))}`);
   }
 
   return live(draw, words.stop, play.stop);

@@ -117,7 +117,11 @@ class SamplerFrontier(Widget):
         chosen = self.cell()
         frontier(ax, curves, (chosen["floor"], chosen["floor_error"]))
         ax.plot(chosen["evaluations"], chosen["frechet"], "o", ms=11, mfc="none", mec=COLOURS[3], mew=2)
-        ax.set(ylabel="Fréchet distance")
+        low, high = limits(self.cells)
+        steps = ladder(low, high)
+        ax.set(ylabel="Fréchet distance", ylim=(low, high))
+        ax.set_yticks(steps, [f"{step:g}" for step in steps])
+        ax.minorticks_off()
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
 
     def alt(self) -> str:
@@ -125,11 +129,25 @@ class SamplerFrontier(Widget):
         cell, best = self.cell(), best_cell(self.cells)
         told = "can" if apart(cell, best) > CLEAR else "cannot"
         return (
-            f"Fréchet distance of the digits of {len(self.rows())} samplers against evaluations, on logarithmic axes, and a "
-            f"band for real digits. Marked: {cell['sampler']} with {cell['evaluations']} evaluations, "
-            f"{cell['frechet']:.1f} plus or minus {cell['frechet_error']:.1f}. It {told} be told from the lowest, "
-            f"{best['sampler']} with {best['evaluations']}, {best['frechet']:.1f} plus or minus {best['frechet_error']:.1f}."
+            f"Fréchet distance of the digits of {len(self.rows())} samplers against evaluations, on logarithmic axes, cut "
+            f"off at {limits(self.cells)[1]:g}, and a band for real digits. Marked: {cell['sampler']} with "
+            f"{cell['evaluations']} evaluations, {cell['frechet']:.1f} plus or minus {cell['frechet_error']:.1f}. It {told} "
+            f"be told from the lowest, {best['sampler']} with {best['evaluations']}, {best['frechet']:.1f} plus or minus "
+            f"{best['frechet_error']:.1f}."
         )
+
+
+def ladder(low: float, high: float) -> list[float]:
+    """The numbers 1, 2, 5, 10, ..., and 0.5, 0.2, ..., in [low, high], down to 0.001."""
+    steps = [float(f"{digit}e{power}") for power in range(-3, 6) for digit in (1, 2, 5)]
+    return [step for step in steps if low <= step <= high]
+
+
+def limits(cells: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """What the axis of distances shows: from below the lowest cell and the floor up to forty times that."""
+    lowest = min(min(cell["frechet"], cell["floor"] - cell["floor_error"]) for cell in cells)
+    low = ladder(1e-3, max(0.9 * lowest, 1e-2))[-1]
+    return low, ladder(40 * low, 100 * low)[0]
 
 
 def best_cell(cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -168,7 +168,7 @@ function render(host) {
   const paths = Array.from({ length: PATHS }, () => make("svg:path", { class: "path" }));
   const dots = make("svg:path", { class: "nodes" });
   plane.append(...paths, dots, make("svg:path", { class: "cross", d: exact.slice(0, PATHS).map((end) => `M${place(end)}m-4 -4l8 8m-8 0l8 -8`).join("") }));
-  const chart = makeChart("mean error of the end, against evaluations", [[0, "4"], [0.5, "14"], [1, "50"]], [-3, 0.5], [[-3, ".001"], [-2, ".01"], [-1, ".1"], [0, "1"]]);
+  const chart = makeChart("mean error of the end, against evaluations", [4, 10, 20, 50].map((n) => [across(n), String(n)]), [-3, 0.5], [[-3, "10⁻³"], [-2, "10⁻²"], [-1, "10⁻¹"], [0, "1"]]);
   const curves = COLOURS.map((colour) => chart.addCurve(colour));
   const dot = chart.addDot();
   const key = makeLegend(COLOURS.map((colour, i) => ({ colour, name: SAMPLERS[i] })));

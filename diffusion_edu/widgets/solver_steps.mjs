@@ -1,7 +1,7 @@
 // One path of the probability-flow ODE on a line: a solver's steps beside the exact curve.
 // Python: diffusion_edu/widgets/solver_steps.py
 
-import { fixed, inWords, make, makeChart, makeCloud, makeLegend, makeRadios, makeSlider, makeWidget, makeWords } from "./common.mjs";
+import { fixed, inWords, make, makeChart, makeCloud, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, whole } from "./common.mjs";
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
@@ -146,25 +146,25 @@ export function describe({ solver, steps, grid, start, look }, { end, exact, twi
 
 // ---- the pictures -----------------------------------------------------------------------------------
 
-const [EDGE, WIDTH, HEIGHT] = [2.6, 640, 280];
+const [EDGE, HEIGHT] = [2.6, 280];
 const COLOURS = { Euler: "#d9822b", Heun: "#8a5fb5", RK4: "#3d9970" };
-const toX = (t) => (1 - t) * WIDTH;
 const toY = (x) => ((EDGE - x) / (2 * EDGE)) * HEIGHT;
 const line = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
 
-/** The whole path: densities, the exact curve, the polygon, a short tangent for each evaluation, a frame for the enlarged step. */
-function makePath() {
-  const svg = make("svg:svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT + 30}`, role: "img", "aria-label": "The path from noise at the left to data at the right: exact, dashed, and as the solver's polygon" });
-  const plot = make("svg:svg", { width: WIDTH, height: HEIGHT }); // clips what leaves it
+/** The whole path, so wide: densities, the exact curve, the polygon, a tangent for each evaluation, a frame for the enlarged step. */
+function makePath(width) {
+  const toX = (t) => (1 - t) * width;
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${HEIGHT + 30}`, role: "img", "aria-label": "The path from noise at the left to data at the right: exact, dashed, and as the solver's polygon" });
+  const plot = make("svg:svg", { width, height: HEIGHT }); // clips what leaves it
   const parts = Array.from({ length: 160 }, (_, i) => lumps(1 - (1 - T_MIN) * (i / 159)));
   const cloud = makeCloud(160, 110, (i, j) => Math.min(0.8, 0.62 * Math.sqrt(density(parts[i], EDGE - ((j + 0.5) / 110) * 2 * EDGE))));
-  plot.append(make("svg:image", { href: cloud.toDataURL(), width: WIDTH, height: HEIGHT, preserveAspectRatio: "none" }));
+  plot.append(make("svg:image", { href: cloud.toDataURL(), width, height: HEIGHT, preserveAspectRatio: "none" }));
   const [frame, tangents, exact, polygon, nodes] = ["frame", "tangents", "exact", "curve", "nodes"].map((kind) => make("svg:path", { class: kind }));
   plot.append(frame, tangents, exact, polygon, nodes);
   svg.append(plot);
   for (const [t, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) svg.append(make("svg:text", { x: toX(t), y: HEIGHT + 21, "text-anchor": anchor }, ["t = 0, data", "t = 0.5", "t = 1, noise"][2 * t]));
   return {
-    node: make("figure", {}, svg),
+    svg,
     draw(solver, rank, ts, { states, slopes }, look) {
       svg.style.setProperty("--colour", COLOURS[solver]);
       exact.setAttribute("d", line(Array.from({ length: 161 }, (_, i) => 1 - ((1 - T_MIN) * i) / 160).map((t) => [toX(t), toY(exactAt(rank, t))])));
@@ -188,7 +188,7 @@ function makeStep() {
   const names = [1, 2, 3, 4].map((k) => make("svg:text", { "text-anchor": "middle" }, "k", make("svg:tspan", { dy: 4, "font-size": "75%" }, String(k))));
   svg.append(exact, way, curve, tangents, nodes, ...names);
   return {
-    node: make("figure", {}, make("div", { class: "quiet" }, "one step, enlarged; dashed: exact from its own start"), svg),
+    node: make("figure", {}, make("div", { class: "quiet" }, "one step, enlarged; dashed: exact from there"), svg),
     draw(solver, [t, s], x, end, asked) {
       svg.style.setProperty("--colour", COLOURS[solver]);
       const rank = rankOf(x, t);
@@ -214,8 +214,13 @@ function makeStep() {
   };
 }
 
+/** Where a number of steps stands on the axis. */
+const across = (steps) => Math.log2(steps / 2) / 6;
+
 function render(host) {
-  const { root, get, set, live } = makeWidget(host, "edu-steps", "Steps of a solver beside the exact path", ["solver", "steps", "grid", "start", "look"]);
+  const { root, get, set, isNarrow, live } = makeWidget(host, "edu-steps", "Steps of a solver beside the exact path", {
+    solver: SOLVERS, steps: STEPS, grid: Object.keys(GRIDS), start: whole(0, STARTS - 1), look: whole(1, STEPS.at(-1)),
+  });
   const solvers = makeRadios("solver", SOLVERS.map((name) => [name, name]), (solver) => set({ solver }));
   const grids = makeRadios("grid of times", Object.entries(GRIDS), (grid) => set({ grid }));
   const sliders = {
@@ -224,19 +229,19 @@ function render(host) {
     look: makeSlider("enlarged step", STEPS.at(-1), (position) => set({ look: position + 1 })),
   };
   const lookInput = sliders.look.node.querySelector("input");
-  const path = makePath();
+  const figure = make("figure");
+  let [path, width] = [null, 0]; // made anew for a phone
   const zoom = makeStep();
-  const chart = makeChart("error of the end, against steps; dots: this path", [[0, "2"], [0.5, "16"], [1, "128"]], [-8, 0.5], [[-8, "10⁻⁸"], [-6, "10⁻⁶"], [-4, "10⁻⁴"], [-2, "10⁻²"], [0, "1"]]);
+  const chart = makeChart("end's error: rms of 40 paths; dots: this one", [2, 4, 8, 16, 32, 64, 128].map((n) => [across(n), String(n)]), [-8, 0.5], [[-8, "10⁻⁸"], [-6, "10⁻⁶"], [-4, "10⁻⁴"], [-2, "10⁻²"], [0, "1"]]);
   const curves = SOLVERS.map((name) => chart.addCurve(COLOURS[name]));
   const own = make("svg:path", { class: "nodes" });
   chart.plot.append(own);
   const mark = chart.addDot();
-  root.append(solvers.node, grids.node, ...Object.values(sliders).map(({ node }) => node), path.node,
-    make("div", { class: "pair" }, zoom.node, make("div", {}, chart.node, makeLegend(SOLVERS.map((name) => ({ name: `${name}, rms of 40 paths`, colour: COLOURS[name] }))))));
+  root.append(solvers.node, grids.node, ...Object.values(sliders).map(({ node }) => node), figure,
+    make("div", { class: "pair" }, zoom.node, make("div", {}, chart.node, makeLegend(SOLVERS.map((name) => ({ name, colour: COLOURS[name] }))))));
   const words = makeWords(root);
   const table = {}; // by grid
   const crowd = (grid) => (table[grid] ??= SOLVERS.map((name) => crowdErrors(name, grid)));
-  const across = (steps) => Math.log2(steps / 2) / 6;
   const up = (error) => Math.min(0.5, Math.max(-8, Math.log10(error)));
 
   function draw() {
@@ -245,6 +250,10 @@ function render(host) {
     const ts = times(steps, grid);
     const rank = rankAt(start);
     const found = walk(solver, exactAt(rank, 1), ts);
+    if (width !== (width = isNarrow() ? 340 : 640)) {
+      path = makePath(width);
+      figure.replaceChildren(path.svg);
+    }
     path.draw(solver, rank, ts, found, look);
     const local = zoom.draw(solver, ts.slice(look - 1, look + 1), found.states[look - 1], found.states[look], found.slopes[look - 1]);
     const errors = crowd(grid);

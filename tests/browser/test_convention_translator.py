@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.test_widgets import open_widget  # noqa: F401, a fixture
@@ -16,7 +17,36 @@ def test_it_teaches_before_it_is_touched(open_widget: Callable[..., Locator]):  
     expect(live.locator("section")).to_have_count(2)
     expect(live.locator("tbody tr")).to_have_count(12)
     sizes = live.locator("math").evaluate_all("all => all.map(each => each.getBoundingClientRect().width)")
-    assert len(sizes) == 2 and min(sizes) > 60, "the browser draws both formulas"
+    assert len(sizes) >= 4 and min(sizes) > 10, "the browser draws both formulas, in pieces"
+
+
+@pytest.mark.parametrize("screen", ["wide", "phone"])
+def test_no_formula_is_wider_than_its_card(open_widget: Callable[..., Locator], screen: str):  # noqa: F811
+    live = open_widget(NAME, screen=screen)
+    wide = """async root => {
+        const [select, found, wait] = [root.querySelector('select'), [], () => new Promise(done => setTimeout(done))];
+        for (const { value } of select.options) {
+            select.value = value;
+            select.dispatchEvent(new Event('change'));
+            await wait();
+            for (const radio of root.querySelectorAll('.choices input:enabled')) {
+                radio.click();
+                await wait();
+                for (const each of root.querySelectorAll('.formula'))
+                    found.push([value + radio.parentNode.textContent, each.scrollWidth - each.clientWidth]);
+            }
+        }
+        return found;
+    }"""
+    found = live.evaluate(wide)
+    assert len(found) > 90 and [each for each in found if each[1] > 1] == []
+
+
+def test_a_link_to_a_pair_that_does_not_exist_shows_noised_data(open_widget: Callable[..., Locator]):  # noqa: F811
+    live = open_widget(NAME)
+    live.page.evaluate("name => { location.hash = `${name}?source=gao&quantity=loss`; }", NAME)
+    expect(live.locator(".title").first).to_have_text("Gao writes")
+    expect(live.get_by_role("radio", name="noised data")).to_be_checked()
 
 
 def test_time_moves_by_keyboard(open_widget: Callable[..., Locator]):  # noqa: F811

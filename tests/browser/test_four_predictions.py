@@ -36,3 +36,11 @@ def test_the_point_goes_where_the_picture_is_pressed(open_widget: Callable[..., 
     plane.click(position={"x": 0.75 * box["width"], "y": 0.25 * box["height"]})
     # to within the point's own step of 0.1: a press falls on whole pixels
     expect(live.locator(".words")).to_contain_text(re.compile(r"From \(1\.[456], 1\.[456]\)"))
+
+
+def test_the_legend_has_the_dashes_of_the_curves(open_widget: Callable[..., Locator]):  # noqa: F811
+    live = open_widget(NAME)
+    dashes = "all => all.map(each => each.getAttribute('stroke-dasharray'))"
+    wanted = live.locator("figure .curve").evaluate_all(dashes)
+    assert wanted == 2 * live.locator(".fields ~ .legend path").evaluate_all(dashes)
+    assert len(set(wanted)) == 4

@@ -24,16 +24,31 @@ def test_frames_answer_without_the_network(open_widget: Callable[..., Locator]):
     lab = open_widget(NAME)
     words, canvases = lab.locator(".words"), lab.locator("canvas")
     expect(canvases).to_have_count(20)
-    for slider in ("step", "guidance weight w"):
+    drawn = lab.get_by_role("group", name="drawn beforehand")
+    for control in (lab.get_by_role("slider", name="step"), drawn.get_by_role("radio", name="2")):
         before = words.inner_text(), canvases.evaluate_all(PICTURES)
-        lab.get_by_role("slider", name=slider).press("ArrowRight")
+        control.press("ArrowRight")
         expect(words).not_to_have_text(before[0])
         assert canvases.evaluate_all(PICTURES) != before[1]
+    expect(drawn.get_by_role("radio", name="4")).to_be_checked()
     lab.get_by_role("slider", name="guidance weight w").press("Home")
     expect(words).to_contain_text("w = 0: the wish is not heard")
+    expect(drawn.get_by_role("radio", name="0")).to_be_checked()
     assert len(set(canvases.evaluate_all(PICTURES))) == 2, "ten times one picture, in two rows"
     lab.get_by_role("slider", name="evaluations").press("End")
     expect(words).to_contain_text("has not been drawn yet")
+
+
+def test_the_weight_is_continuous_and_says_what_is_drawn(open_widget: Callable[..., Locator]):  # noqa: F811
+    lab = open_widget(NAME)
+    weight, words = lab.get_by_role("slider", name="guidance weight w"), lab.locator(".words")
+    expect(weight).to_have_attribute("aria-valuetext", "guidance weight 2, drawn beforehand")
+    weight.press("ArrowRight")
+    expect(weight).to_have_attribute("aria-valuetext", "guidance weight 2.1, not drawn yet")
+    expect(words).to_contain_text("w = 2.1, DDIM, 8 evaluations, noise 1: this has not been drawn yet")
+    expect(lab.get_by_role("group", name="drawn beforehand").locator(":checked")).to_have_count(0)
+    weight.press("End")
+    expect(words).to_contain_text("w = 8, ")
 
 
 def test_the_page_draws_what_python_draws_and_stays_awake(open_page: Callable[..., Page]):
@@ -47,7 +62,9 @@ def test_the_page_draws_what_python_draws_and_stays_awake(open_page: Callable[..
     expect(lab.locator(".status")).to_contain_text("Drawn by the network just now", timeout=60_000)
     names = {url.rsplit("/", 1)[1] for url in asked if "/_static/" in url}
     assert {"mnist-unet.onnx", "ort-wasm-simd-threaded.wasm", "ort.wasm.min.mjs", "network-worker.mjs"} <= names
-    request = {"y": [3], "w": 2, "sampler": "ddim", "evaluations": 8, "seed": 1}
+    lab.get_by_role("slider", name="guidance weight w").press("ArrowLeft")  # from now on any weight is answered
+    expect(lab.locator(".words")).to_contain_text("w = 1.9: at each step", timeout=30_000)
+    request = {"y": [3], "w": 1.9, "sampler": "ddim", "evaluations": 8, "seed": 1}
     wanted = list(live.trajectory(checkpoints.load(CHECKPOINT), request))
     slider = lab.get_by_role("slider", name="step")
     for step in (8, 0):
@@ -74,7 +91,7 @@ from pathlib import Path
 from diffusion_edu import checkpoints
 from diffusion_edu.widgets import GuidanceLab
 lab = GuidanceLab(checkpoints.load({checkpoint!r}), weights=(0, 2), seeds=(1,), evaluations=4)
-lab.digit, lab.w_index = 3, 1
+lab.digit, lab.w = 3, 2.5
 lab.observe(lambda change: Path("step.txt").write_text(str(change.new)), "step")
 lab
 """
@@ -94,7 +111,7 @@ def test_in_jupyterlab_torch_answers_the_button(lab, open_lab: Callable[..., Pag
     widget.get_by_role("button", name=BUTTON).click()
     expect(widget.locator(".status")).to_contain_text("Drawn by the network just now", timeout=60_000)
     expect(widget.locator(".words")).to_contain_text("Step 4 of 4 (DDIM, 4 evaluations, noise 1).")
-    request = {"y": [3], "w": 2, "evaluations": 4, "seed": 1}
+    request = {"y": [3], "w": 2.5, "evaluations": 4, "seed": 1}
     wanted = to_uint8(list(live.trajectory(checkpoints.load(CHECKPOINT), request))[-1].x_t).flatten().int()
     assert int((torch.tensor(widget.locator("canvas").first.evaluate(PIXELS)) - wanted).abs().max()) <= 2
     wait_for_text(page, lab.folder / "step.txt", "4")  # Python hears where the reader stands

@@ -12,7 +12,7 @@ WIDTHS = "all => all.map(each => each.style.width)"
 
 def test_a_blob_fools_two_judges_before_it_is_touched(open_widget: Callable[..., Locator]):  # noqa: F811
     live = open_widget(NAME)
-    expect(live.locator(".row")).to_have_count(7)
+    expect(live.locator(".judge")).to_have_count(7)
     expect(live.locator(".words")).to_contain_text("Nothing clearly wrong, say: Fréchet distance")
 
 
@@ -42,5 +42,5 @@ def test_fewer_images_raise_the_frechet_distance_of_the_data_themselves(open_wid
     expect(words).to_contain_text("No judge finds this model clearly worse")
     live.get_by_label("images n").press("Home")
     expect(words).to_contain_text("The Fréchet distance of 20 images")
-    value = live.locator(".row", has_text="Fréchet").locator(".value")
+    value = live.locator(".judge", has_text="Fréchet").locator(".value")
     assert float(value.inner_text()) > 0.05

@@ -35,3 +35,11 @@ def test_s_stays_before_t(open_widget: Callable[..., Locator]):  # noqa: F811
     expect(live.locator(".words")).to_contain_text("nothing is left to draw")
     s.press("End")
     expect(t).to_have_attribute("aria-valuetext", "t 0.98")
+
+
+def test_a_link_to_a_later_s_is_mended(open_widget: Callable[..., Locator]):  # noqa: F811
+    live = open_widget(NAME)
+    live.page.evaluate("name => { location.hash = `${name}?t=0.2&s=0.9`; }", NAME)
+    expect(live.get_by_role("slider", name="time t", exact=True)).to_have_attribute("aria-valuetext", "t 0.20")
+    expect(live.get_by_role("slider", name="earlier time s")).to_have_attribute("aria-valuetext", "s 0.19")
+    expect(live.locator(".words")).to_contain_text("back to s = 0.19")

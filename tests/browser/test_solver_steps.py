@@ -36,3 +36,15 @@ def test_solver_and_grid_are_chosen_by_keyboard(open_widget: Callable[..., Locat
     expect(words).to_contain_text("Heun, 8 steps even in t, 16 evaluations")
     live.get_by_role("radio", name="even in t").press("ArrowRight")
     expect(words).to_contain_text("Heun, 8 steps even in log-SNR")
+
+
+def test_the_path_is_high_enough_on_a_phone(open_widget: Callable[..., Locator]):  # noqa: F811
+    live = open_widget(STEPS, screen="phone")
+    picture = live.get_by_role("img", name="The path from noise")
+    box = picture.bounding_box()
+    assert box["height"] > 0.7 * box["width"]
+    live.page.set_viewport_size({"width": 1280, "height": 900})
+    live.page.wait_for_function(
+        "box => box.getBoundingClientRect().height < 0.6 * box.getBoundingClientRect().width",
+        arg=picture.element_handle(),
+    )

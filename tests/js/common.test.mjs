@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { between, queryOf, stateFrom } from "../../diffusion_edu/widgets/common.mjs";
+import { between, queryOf, stateFrom, whole } from "../../diffusion_edu/widgets/common.mjs";
 
 const initial = { t: 0.5, steps: 10, on: true, kind: "even" };
 const allowed = { t: between(0, 1), steps: [1, 10, 100], on: [false, true], kind: ["even", "odd"] };
@@ -13,6 +13,10 @@ test("a state goes into a query and comes back", () => {
   assert.deepEqual(stateFrom(queryOf(state, initial), initial, allowed), state);
   assert.equal(queryOf(initial, initial), "");
   assert.equal(queryOf({ ...initial, t: 0.4 }, initial), "t=0.4");
+});
+
+test("whole numbers are whole, and inside", () => {
+  assert.deepEqual([0, 3, 1.5, -1, 4, NaN, "2", null].map(whole(0, 3)), [true, true, false, false, false, false, false, false]);
 });
 
 test("what is unknown, out of range, or of another type is ignored", () => {

@@ -10,7 +10,7 @@ from diffusion_edu.conventions import GUIDANCE_TIME, SOURCES, evaluate, names, t
 from diffusion_edu.schedules import LinearBeta
 
 widgets = pytest.importorskip("diffusion_edu.widgets", reason="anywidget is not installed: widgets were not tested")
-from diffusion_edu.widgets.mathml import to_mathml  # noqa: E402
+from diffusion_edu.widgets.mathml import TOKEN, pieces, to_mathml  # noqa: E402
 
 NAME, PAGE, SLIDER = "ConventionTranslator", "book/notation.html", "our time t"
 
@@ -66,6 +66,22 @@ def test_formulas_are_well_formed(translator):
 )
 def test_formulas_become_mathml(tex: str, mathml: str):
     assert mathml in to_mathml(tex)
+
+
+@pytest.mark.parametrize(
+    ("tex", "parts"),
+    [
+        (r"x_t = a + b", ["x_t", "=a", "+b"]),
+        (r"x = -a - b", ["x", "=-a", "-b"]),
+        (r"-\frac{a}{b - c}", [r"-\frac{a}{b-c}"]),
+        (r"s = [ f - (g + h) ] \Delta t", ["s", r"=[f-(g+h)]\Deltat"]),
+    ],
+)
+def test_a_line_may_break_before_a_sign_outside_of_brackets(tex: str, parts: list[str]):
+    assert ["".join(part) for part in pieces(TOKEN.findall(tex))] == parts
+    found = to_mathml(tex)
+    assert found.count("<math ") == len(parts) and found.count("<wbr>") == len(parts) - 1
+    assert found.count('form="infix"') == len(parts) - 1, "a sign at the head of a line is no sign of a term"
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,16 @@ def test_weights_that_make_no_slider_are_refused(weights):
         widgets.GuidanceLab(denoiser(), weights)
 
 
+def test_any_weight_of_the_slider_may_be_asked_for():
+    found = example()
+    assert found.w == 3.0, "begins where frames were drawn"
+    found.w = 2.3
+    assert found.state()["w"] == 2.3
+
+
 def test_places_off_the_sliders_are_refused():
     found = example()
-    for name, value in (("digit", 11), ("w_index", 3), ("step", -1)):
+    for name, value in (("digit", 11), ("w", 8.1), ("step", -1)):
         with pytest.raises(ValueError, match=f"{name} must lie in"):
             setattr(found, name, value)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import ROOT
 
 widgets = pytest.importorskip("diffusion_edu.widgets", reason="anywidget is not installed: widgets were not tested")
-from diffusion_edu.widgets.sampler_frontier import CLEAR, SHOWN, apart, best_cell, load_frontier  # noqa: E402
+from diffusion_edu.widgets.sampler_frontier import CLEAR, SHOWN, apart, best_cell, limits, load_frontier  # noqa: E402
 
 NAME, PAGE, SLIDER = "SamplerFrontier", "book/fast.html", "evaluations"
 ROW = {"accuracy": 0.9, "accuracy_error": 0.02, "frechet_error": 0.3}
@@ -96,4 +96,9 @@ def fixture_for_javascript() -> dict:
     for found.sampler in ("A", "B"):
         for found.evaluations in (1, 7, 8, 29, 30, 200):
             places.append([found.sampler, found.evaluations, found.cells.index(found.cell())])
-    return {"cells": found.cells, "places": places, "best": found.cells.index(best_cell(found.cells))}
+    return {
+        "cells": found.cells,
+        "places": places,
+        "best": found.cells.index(best_cell(found.cells)),
+        "limits": limits(found.cells),
+    }
