@@ -60,7 +60,7 @@ def loss_weight(schedule: Schedule, t: Tensor, target: str, weight: str = "simpl
     """Factor for `denoising_loss` at times t (N,), drawn evenly: (N,), > 0; which of WEIGHTS it is says `weight`.
 
     "simple": 1, whatever the target. The other two do not depend on the target. "min-snr": the error of x_0 counts
-    min(SNR, 5) times (Hang et al. 2023, Eq. 6-8). "sigmoid": the error of eps counts sigmoid(2 - log SNR) for each unit of
+    min(SNR, 5) times (Hang et al. 2023). "sigmoid": the error of eps counts sigmoid(2 - log SNR) for each unit of
     log SNR (Kingma & Gao 2023; Hoogeboom et al. 2024): a bound on the likelihood of data with noise added, on any schedule.
     Raises ValueError for another weight.
     """

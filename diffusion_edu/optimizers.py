@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     parameters: of two or more dimensions; a convolution's kernel (out, in, h, w) counts as a matrix (out, in h w). An
     update is scaled by 0.2 sqrt(max(m, n)): then its root mean square is 0.2, about AdamW's, and one rate suits both (Liu
-    et al. 2025, Eq. 4).
+    et al. 2025).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:

@@ -93,7 +93,7 @@ class TrainConfig:
 
     @cached_property
     def ema_power(self) -> float:
-        """The exponent gamma + 1 of the average of relative width `ema` (Karras et al. 2024, Eq. 123 and App. C.2)."""
+        """The exponent gamma + 1 of the average of relative width `ema` (Karras et al. 2024, Sec. 3.1)."""
         inverse = self.ema**-2
         return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max()) + 1
 
@@ -140,6 +140,8 @@ class Run:
     """
 
     def __init__(self, denoiser: Denoiser, config: TrainConfig) -> None:
+        if config.batch < parallel.size():
+            raise ValueError(f"a batch of {config.batch} cannot be shared by {parallel.size()} processes")
         if config.channels_last:
             denoiser.to(memory_format=torch.channels_last)
         self.denoiser, self.config = denoiser, config
@@ -219,10 +221,10 @@ class Run:
 
     def check_config(self, note: dict[str, Any], path: Path) -> None:
         """Raise ValueError when a saved run was made in another way than this one's configuration says."""
-        ours, theirs = asdict(self.config) | self.task, note["config"] | note["task"]
-        if ours.keys() != theirs.keys():
+        ours, theirs = asdict(self.config) | self.task, note["config"] | note.get("task", {})
+        if asdict(self.config).keys() != note["config"].keys():
             raise ValueError(f"{path} was written by another version of diffusion_edu, which alone can continue it")
-        differing = [key for key in ours if ours[key] != theirs[key] and key != "save_every"]
+        differing = [key for key in ours if ours[key] != theirs.get(key, ours[key]) and key != "save_every"]
         if differing:
             key = differing[0]
             was, asked = str(theirs[key])[:80], str(ours[key])[:80]
@@ -365,7 +367,7 @@ def say(line: str) -> None:
 def update_average(run: Run) -> None:
     """ema <- d ema + (1 - d) weights after step k = 1, 2, ..., with d = (1 - 1 / k)^(gamma + 1).
 
-    So the average spans the same share of the run at any moment and forgets the first weights (Karras et al. 2024, Eq. 127).
+    So it spans the same share of the run at any moment and forgets the first weights (Karras et al. 2024, Sec. 3.1).
     """
     d = (1 - 1 / (run.step + 1)) ** run.config.ema_power if run.config.ema else 0.0
     averages, weights = list(run.ema.parameters()), list(run.denoiser.parameters())
