@@ -111,7 +111,7 @@ RECIPES = {  # what suits ten minutes: MNIST's on two cores of a CPU, CIFAR-10's
     "mnist": SMALL,
     "fashion-mnist": SMALL,
     "cifar10": {
-        "channels": (96, 192, 256),
+        "channels": (96, 160, 192),
         "blocks": 2,
         "patch": 1,
         "batch": 512,
