@@ -257,8 +257,13 @@ def train(options: argparse.Namespace) -> None:
     shape, digest = list(images.shape[1:]), dataset.sha256
     facts = {
         "dataset": {"name": dataset.name, "split": "train", "images": len(images), "shape": shape, "sha256": digest},
-        "training": asdict(run.config)
-        | {"device": str(device), "threads": torch.get_num_threads(), "processes": parallel.size()},
+        "training": {
+            **asdict(run.config),
+            "deterministic": options.deterministic,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "processes": parallel.size(),
+        },
     }
     if parallel.rank() == 0:
         finish(run, options.out, network, facts)

@@ -99,13 +99,13 @@ class TrainConfig:
 
 
 SMALL = {
-    "channels": (16, 48, 96),
+    "channels": (48, 96),
     "blocks": 1,
-    "patch": 1,
+    "patch": 2,
     "batch": 64,
     "rate": 2e-3,
     "flips": False,
-    "save_every": 100,
+    "save_every": 200,
 }
 RECIPES = {  # what suits ten minutes: MNIST's on two cores of a CPU, CIFAR-10's on one large GPU
     "mnist": SMALL,
@@ -284,9 +284,9 @@ def draw_step(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     if config.flips:
         mirrored = torch.rand(len(x0), generator=g, device=x0.device) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
-    if config.channels_last:
-        x0, eps = (part.contiguous(memory_format=torch.channels_last) for part in (x0, eps))
-    return tuple(part[parallel.rank() :: parallel.size()] for part in (x0, t, eps, y))
+    x0, t, eps, y = (part[parallel.rank() :: parallel.size()] for part in (x0, t, eps, y))
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    return x0.contiguous(memory_format=layout), t, eps.contiguous(memory_format=layout), y
 
 
 def train_step(run: Run, images: Tensor, labels: Tensor) -> Tensor:
@@ -329,10 +329,10 @@ def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
     """The same by `at_once` images at a time, whose gradients add up."""
     config, denoiser = run.config, run.denoiser
     device, summed = parts[0].device, 0.0
+    if run.compile != "off":
+        torch.compiler.cudagraph_mark_step_begin()  # whatever the last step's graph gave may be written over
     for x0, t, eps, y in zip(*(part.split(run.at_once) for part in parts), strict=True):
         weight = loss_weight(denoiser.schedule, t, denoiser.target, config.weight)
-        if run.compile != "off":
-            torch.compiler.cudagraph_mark_step_begin()  # what an earlier graph gave may be written over
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             losses = run.loss_function()(denoiser, x0, t, eps, y)
         loss = (losses * weight).sum() / config.batch
