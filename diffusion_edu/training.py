@@ -103,7 +103,8 @@ SMALL = {
     "blocks": 1,
     "patch": 2,
     "batch": 64,
-    "rate": 2e-3,
+    "optimizer": "muon",
+    "rate": 1e-2,
     "flips": False,
     "save_every": 200,
 }
@@ -115,6 +116,7 @@ RECIPES = {  # what suits ten minutes: MNIST's on two cores of a CPU, CIFAR-10's
         "blocks": 2,
         "patch": 1,
         "batch": 512,
+        "optimizer": "adamw",
         "rate": 1e-3,
         "flips": True,
         "save_every": 2000,
