@@ -108,7 +108,7 @@ SMALL = {
     "flips": False,
     "save_every": 200,
 }
-RECIPES = {  # what suits ten minutes: MNIST's on two cores of a CPU, CIFAR-10's on one large GPU
+RECIPES = {  # for ten minutes: MNIST's on two cores of a CPU (measured there), CIFAR-10's on one large GPU (not yet)
     "mnist": SMALL,
     "fashion-mnist": SMALL,
     "cifar10": {
