@@ -1,0 +1,247 @@
+"""Everything that wants a GPU, in one command, most valuable first: `python -m benchmarks.gpu_session runs/gpu results`.
+
+Made for a card that is at hand for a quarter of an hour, on a machine without internet. Each step has its own limit of
+seconds; one that fails or is late is noted and the next begins. After each, everything made so far is in `results`:
+`session.json` (what ran, for how long, how it ended, and where) and one archive in pieces of 15 MB, `results.tar.00` and so
+on; `cat results.tar.* | tar x` unpacks them. States of unfinished runs and the ledger's networks stay in `runs/gpu` alone:
+the same command goes on with them, and skips what was done, also with another folder for the results.
+
+    step          what it leaves                                                             limit
+    smoke         tests marked `gpu`                                                             90
+    classifier    the judge of CIFAR-10 samples (aim: 94 % of the test split)                   150
+    mnist         a U-Net, 75 s of training, 10,000 samples measured                            210
+    cifar10       a U-Net, 5 minutes of training, 10,000 samples measured, a grid               480
+    throughput    images a second, FLOP utilisation, idle share, peak memory                    120
+    ledger        one change at a time, 24 s a run                                              600
+    peers         other libraries for as long as ours, where they are installed                 600
+
+`--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar` and `--mnist`
+are the recipes, options of `train`. `--dry-run` shows the commands.
+
+CIFAR-10 must be in the data cache (`DIFFUSION_EDU_CACHE`). Where it must be brought along in small loads: `--pack FOLDER`
+writes the six batches, losslessly pressed, in pieces of at most `--piece` MB, FOLDER/cifar10.00 and so on, each of which can
+travel alone, in any order; `--unpack FOLDER` rebuilds the batches in the cache, once all pieces are there, and checks their
+hashes. Put FOLDER where git ignores it (`runs/`): the images are not ours to pass on.
+"""
+
+import argparse
+import io
+import json
+import math
+import shlex
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from diffusion_edu import checkpoints, data
+
+PIECE = 15_000_000
+BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+LEFT_OUT = ("state.safetensors", "ledger-runs")  # files and folders that stay on the machine
+
+
+class Step(NamedTuple):
+    """limit: seconds for all of its commands, which are arguments of python."""
+
+    name: str
+    limit: float
+    commands: list[list[str]]
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+def steps(work: Path, cifar_options: list[str], mnist_options: list[str]) -> list[Step]:
+    """All steps in order of value, writing below `work`."""
+    judge, mnist, cifar = work / "cifar10-classifier", work / "mnist-unet", work / "cifar10-unet"
+    package, evaluate = ["-m", "diffusion_edu"], words("--samples 10000 --batch 1000 --device cuda")
+    train_mnist = [*package, *words("train --dataset mnist --minutes 1.25 --device cuda --out"), str(mnist)]
+    train_cifar = [*package, *words("train --dataset cifar10 --minutes 5 --device cuda --out"), str(cifar)]
+    measure_cifar = [*package, "evaluate", "--checkpoint", str(cifar), "--judge", str(judge), *evaluate]
+    ledger = ["-m", "benchmarks.training_ledger", *words("--minutes 0.4 --device cuda --batch 1000 --seeds 0")]
+    ledger += ["--runs", str(work / "ledger-runs"), "--out", str(work / "tables" / "training_ledger.json")]
+    throughput = ["-m", "benchmarks.throughput", "--device", "cuda", "--out", str(work / "tables" / "throughput.json")]
+    for options in ("--dataset mnist", "--dataset mnist --precision float32", shlex.join(cifar_options)):
+        throughput += ["--train", options if "--dataset" in options else f"--dataset cifar10 {options}"]
+    peers = ["-m", "benchmarks.peers_training", *words("--minutes 2 --samples 2000 --evaluations 50 --device cuda")]
+    peers += ["--out", str(work / "tables" / "peers_training.json"), "--options", shlex.join(mnist_options)]
+    return [
+        Step(
+            "smoke",
+            90,
+            [["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--noconftest", "tests/test_gpu.py"]],
+        ),
+        Step(
+            "classifier",
+            150,
+            [[*package, *words("train-classifier --dataset cifar10 --device cuda --out"), str(judge)]],
+        ),
+        Step(
+            "mnist",
+            210,
+            [[*train_mnist, *mnist_options], [*package, "evaluate", "--checkpoint", str(mnist), *evaluate]],
+        ),
+        Step(
+            "cifar10",
+            480,
+            [
+                [*train_cifar, *cifar_options],
+                measure_cifar,
+                [*measure_cifar, *words("--sampler ipndm --evaluations 20 --grid edm")],
+                [*package, "sample", "--checkpoint", str(cifar), "--rows", "8", "--out", str(cifar / "grid.png")],
+            ],
+        ),
+        Step("throughput", 120, [throughput]),
+        Step("ledger", 600, [ledger]),
+        Step("peers", 600, [peers]),
+    ]
+
+
+def perform(step: Step, log: Path, seconds: float) -> dict[str, object]:
+    """Run a step's commands one after the other, for at most so many seconds; how it went."""
+    started, outcome = perf_counter(), "done"
+    with open(log, "a") as out:
+        for command in step.commands:
+            print(f"$ python {shlex.join(command)}", file=out, flush=True)
+            left = seconds - (perf_counter() - started)
+            try:
+                done = subprocess.run([sys.executable, *command], stdout=out, stderr=out, timeout=max(left, 0.1))
+            except subprocess.TimeoutExpired:
+                outcome = f"stopped after {seconds:.0f} s"
+                break
+            if done.returncode:
+                outcome = f"exit status {done.returncode}"
+                break
+    return {"step": step.name, "outcome": outcome, "seconds": round(perf_counter() - started, 1)}
+
+
+def write_pieces(folder: Path, name: str, content: bytes, size: int) -> None:
+    """Write bytes as name.00, name.01 … of at most `size` bytes; pieces of an earlier, longer content go."""
+    parts = [content[i : i + size] for i in range(0, len(content), size)]
+    for number, part in enumerate(parts):
+        checkpoints.write_atomically(folder / f"{name}.{number:02}", part)
+    for number in range(len(parts), 100):
+        (folder / f"{name}.{number:02}").unlink(missing_ok=True)
+
+
+def read_pieces(folder: Path, name: str) -> bytes:
+    """What `write_pieces` wrote. Raises ValueError when there is nothing."""
+    parts = sorted(folder.glob(f"{name}.[0-9][0-9]"))
+    if not parts:
+        raise ValueError(f"{folder} holds no {name}.00")
+    return b"".join(part.read_bytes() for part in parts)
+
+
+def gather(work: Path, results: Path, account: dict[str, object]) -> None:
+    """Write the session's account to both folders, and everything below `work` but LEFT_OUT into the archive."""
+    checkpoints.write_json(work / "session.json", account)
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for path in sorted(p for p in work.rglob("*") if p.is_file() and not set(p.parts) & set(LEFT_OUT)):
+            tar.add(path, arcname=str(path.relative_to(work)))
+    write_pieces(results, "results.tar", content.getvalue(), PIECE)
+    checkpoints.write_json(results / "session.json", account)
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+    """n^2 images (n^2, 3, 32, 32) as one picture (32 n, 32 n, 3), row by row."""
+    n = math.isqrt(len(images))
+    return images.reshape(n, n, 3, 32, 32).transpose(0, 3, 1, 4, 2).reshape(n * 32, n * 32, 3)
+
+
+def tiles(picture: np.ndarray) -> np.ndarray:
+    """The inverse of `mosaic`."""
+    n = len(picture) // 32
+    return picture.reshape(n, 32, n, 32, 3).transpose(0, 2, 4, 1, 3).reshape(n * n, 3, 32, 32)
+
+
+def pack(folder: Path, piece: int) -> None:
+    """Press the cached CIFAR-10 losslessly (WebP) into pieces of at most `piece` bytes."""
+    from PIL import Image  # comes with matplotlib
+
+    data.load("cifar10", "test")  # fetches what is missing
+    arrays = {}
+    for name in BATCHES:
+        images, labels = data.read_cifar(data.folder_of("cifar10") / name)
+        picture = io.BytesIO()
+        Image.fromarray(mosaic(images)).save(picture, "WEBP", lossless=True, quality=80, method=4)
+        arrays[name] = np.frombuffer(picture.getvalue(), np.uint8)
+        arrays[name + ".labels"] = labels
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_pieces(folder, "cifar10", content.getvalue(), piece)
+
+
+def unpack(folder: Path) -> None:
+    """Rebuild the batches in the data cache from all pieces, and let the package check their hashes."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    arrays = np.load(io.BytesIO(read_pieces(folder, "cifar10")))
+    for name in BATCHES:
+        images = tiles(np.asarray(Image.open(io.BytesIO(arrays[name].tobytes())).convert("RGB"))).reshape(-1, 3072)
+        records = np.concatenate([arrays[name + ".labels"][:, None], images], axis=1)
+        checkpoints.write_atomically(data.folder_of("cifar10") / name, records.tobytes())
+    for split in ("train", "test"):
+        print(f"CIFAR-10 {split}: {len(data.load('cifar10', split))} images")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("work", type=Path, nargs="?", help="folder for runs, logs and tables")
+    options.add_argument("results", type=Path, nargs="?", help="folder for the archive and session.json")
+    options.add_argument("--only", nargs="+", help="names of steps")
+    options.add_argument("--seconds", type=float, default=570, help="the end of all")
+    options.add_argument("--cifar", default="", help="options of `train` for CIFAR-10, in one string")
+    options.add_argument("--mnist", default="", help="options of `train` for MNIST, in one string")
+    options.add_argument("--dry-run", action="store_true", help="show the commands and stop")
+    options.add_argument("--pack", type=Path, metavar="FOLDER")
+    options.add_argument("--unpack", type=Path, metavar="FOLDER")
+    options.add_argument("--piece", type=float, default=30, help="MB of a piece of --pack")
+    return options
+
+
+def session(given: argparse.Namespace) -> None:
+    """Run the steps that are asked for and not yet done, and gather after each."""
+    started = perf_counter()
+    given.work.mkdir(parents=True, exist_ok=True)
+    account = given.work / "session.json"
+    done = json.loads(account.read_text())["steps"] if account.exists() else []
+    finished = {entry["step"] for entry in done if entry["outcome"] == "done"}
+    place = describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    for step in steps(given.work, shlex.split(given.cifar), shlex.split(given.mnist)):
+        left = given.seconds - (perf_counter() - started)
+        if step.name in finished or (given.only and step.name not in given.only) or left < 20:
+            continue
+        entry = perform(step, given.work / f"{step.name}.log", min(step.limit, left))
+        done.append(entry)
+        gather(given.work, given.results, place | {"steps": done})
+        print(json.dumps(entry), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Pack, unpack, show, or run."""
+    given = parser().parse_args(arguments)
+    if given.pack or given.unpack:
+        pack(given.pack, int(given.piece * 1e6)) if given.pack else unpack(given.unpack)
+        return 0
+    if given.work is None or given.results is None:
+        parser().error("two folders are needed: for the work and for the results")
+    if given.dry_run:
+        for step in steps(given.work, shlex.split(given.cifar), shlex.split(given.mnist)):
+            print(f"{step.name} ({step.limit:g} s)", *(f"  python {shlex.join(c)}" for c in step.commands), sep="\n")
+        return 0
+    session(given)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
