@@ -6,14 +6,14 @@ seconds; one that fails or is late is noted and the next begins. After each, eve
 on; `cat results.tar.* | tar x` unpacks them. States of unfinished runs and the ledger's networks stay in `runs/gpu` alone:
 the same command goes on with them, and skips what was done, also with another folder for the results.
 
-    step          what it leaves                                                             limit
-    smoke         tests marked `gpu`                                                             90
-    classifier    the judge of CIFAR-10 samples (aim: 94 % of the test split)                   150
-    mnist         a U-Net, 75 s of training, 10,000 samples measured                            210
-    cifar10       a U-Net, 5 minutes of training, 10,000 samples measured, a grid               480
-    throughput    images a second, FLOP utilisation, idle share, peak memory                    120
-    ledger        one change at a time, 24 s a run                                              600
-    peers         other libraries for as long as ours, where they are installed                 600
+    step          what it leaves                                                                 limit, s
+    smoke         outcome of the tests marked `gpu`                                                    60
+    classifier    the judge of CIFAR-10 samples (aim: 94 % of the test split)                         120
+    mnist         a U-Net, 60 s of training, 10,000 samples measured                                  170
+    cifar10       a U-Net, 4 minutes of training, 10,000 samples measured by two samplers, a grid     400
+    throughput    images a second, FLOP utilisation, idle share, peak memory                          120
+    ledger        one change at a time, 24 s a run, one seed, as far as the time reaches              600
+    peers         other libraries for 2 minutes each, where they are installed                        900
 
 `--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar` and `--mnist`
 are the recipes, options of `train`. `--dry-run` shows the commands.
@@ -55,54 +55,46 @@ class Step(NamedTuple):
     commands: list[list[str]]
 
 
-def words(text: str) -> list[str]:
-    return text.split()
-
-
-def steps(work: Path, cifar_options: list[str], mnist_options: list[str]) -> list[Step]:
-    """All steps in order of value, writing below `work`."""
-    judge, mnist, cifar = work / "cifar10-classifier", work / "mnist-unet", work / "cifar10-unet"
-    package, evaluate = ["-m", "diffusion_edu"], words("--samples 10000 --batch 1000 --device cuda")
-    train_mnist = [*package, *words("train --dataset mnist --minutes 1.25 --device cuda --out"), str(mnist)]
-    train_cifar = [*package, *words("train --dataset cifar10 --minutes 5 --device cuda --out"), str(cifar)]
-    measure_cifar = [*package, "evaluate", "--checkpoint", str(cifar), "--judge", str(judge), *evaluate]
-    ledger = ["-m", "benchmarks.training_ledger", *words("--minutes 0.4 --device cuda --batch 1000 --seeds 0")]
-    ledger += ["--runs", str(work / "ledger-runs"), "--out", str(work / "tables" / "training_ledger.json")]
-    throughput = ["-m", "benchmarks.throughput", "--device", "cuda", "--out", str(work / "tables" / "throughput.json")]
-    for options in ("--dataset mnist", "--dataset mnist --precision float32", shlex.join(cifar_options)):
-        throughput += ["--train", options if "--dataset" in options else f"--dataset cifar10 {options}"]
-    peers = ["-m", "benchmarks.peers_training", *words("--minutes 2 --samples 2000 --evaluations 50 --device cuda")]
-    peers += ["--out", str(work / "tables" / "peers_training.json"), "--options", shlex.join(mnist_options)]
-    return [
-        Step(
-            "smoke",
-            90,
-            [["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--noconftest", "tests/test_gpu.py"]],
+def steps(given: argparse.Namespace) -> list[Step]:
+    """All steps in order of value, writing below the first folder."""
+    names = ("cifar10-classifier", "mnist-unet", "cifar10-unet", "ledger-runs", "tables")
+    judge, mnist, cifar, runs, tables = (shlex.quote(str(given.work / name)) for name in names)
+    edu, on = "-m diffusion_edu", "--device cuda"
+    train = f"{edu} train {on} --dataset"
+    measure = f"{edu} evaluate {on} --samples 10000 --batch 1000 --checkpoint"
+    texts = {
+        "smoke": (60, "-m pytest -q -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py"),
+        "classifier": (120, f"{edu} train-classifier {on} --dataset cifar10 --out {judge}"),
+        "mnist": (
+            170,
+            f"{train} mnist --minutes {given.mnist_minutes:g} --out {mnist} {given.mnist}",
+            f"{measure} {mnist}",
         ),
-        Step(
-            "classifier",
-            150,
-            [[*package, *words("train-classifier --dataset cifar10 --device cuda --out"), str(judge)]],
+        "cifar10": (
+            400,
+            f"{train} cifar10 --minutes {given.cifar_minutes:g} --out {cifar} {given.cifar}",
+            f"{edu} sample {on} --checkpoint {cifar} --rows 8 --batch 80 --out {cifar}/grid.png",
+            f"{measure} {cifar} --judge {judge}",
+            f"{measure} {cifar} --judge {judge} --sampler ipndm --evaluations 20 --grid edm",
         ),
-        Step(
-            "mnist",
-            210,
-            [[*train_mnist, *mnist_options], [*package, "evaluate", "--checkpoint", str(mnist), *evaluate]],
+        "throughput": (
+            120,
+            f"-m benchmarks.throughput {on} --out {tables}/throughput.json "
+            f"--train {shlex.quote('--dataset mnist ' + given.mnist)} "
+            f"--train {shlex.quote('--dataset cifar10 ' + given.cifar)}",
         ),
-        Step(
-            "cifar10",
-            480,
-            [
-                [*train_cifar, *cifar_options],
-                measure_cifar,
-                [*measure_cifar, *words("--sampler ipndm --evaluations 20 --grid edm")],
-                [*package, "sample", "--checkpoint", str(cifar), "--rows", "8", "--out", str(cifar / "grid.png")],
-            ],
+        "ledger": (
+            600,
+            f"-m benchmarks.training_ledger {on} --minutes 0.4 --seeds 0 --batch 1000 --runs {runs} "
+            f"--base={shlex.quote(given.mnist)} --out {tables}/training_ledger.json",
         ),
-        Step("throughput", 120, [throughput]),
-        Step("ledger", 600, [ledger]),
-        Step("peers", 600, [peers]),
-    ]
+        "peers": (
+            900,
+            f"-m benchmarks.peers_training {on} --minutes 2 --samples 2000 --evaluations 50 "
+            f"--options={shlex.quote(given.mnist)} --out {tables}/peers_training.json",
+        ),
+    }
+    return [Step(name, limit, [shlex.split(each) for each in commands]) for name, (limit, *commands) in texts.items()]
 
 
 def perform(step: Step, log: Path, seconds: float) -> dict[str, object]:
@@ -200,8 +192,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("results", type=Path, nargs="?", help="folder for the archive and session.json")
     options.add_argument("--only", nargs="+", help="names of steps")
     options.add_argument("--seconds", type=float, default=570, help="the end of all")
-    options.add_argument("--cifar", default="", help="options of `train` for CIFAR-10, in one string")
     options.add_argument("--mnist", default="", help="options of `train` for MNIST, in one string")
+    options.add_argument("--mnist-minutes", type=float, default=1)
+    options.add_argument("--cifar", default="", help="options of `train` for CIFAR-10, in one string")
+    options.add_argument("--cifar-minutes", type=float, default=4)
     options.add_argument("--dry-run", action="store_true", help="show the commands and stop")
     options.add_argument("--pack", type=Path, metavar="FOLDER")
     options.add_argument("--unpack", type=Path, metavar="FOLDER")
@@ -217,7 +211,7 @@ def session(given: argparse.Namespace) -> None:
     done = json.loads(account.read_text())["steps"] if account.exists() else []
     finished = {entry["step"] for entry in done if entry["outcome"] == "done"}
     place = describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    for step in steps(given.work, shlex.split(given.cifar), shlex.split(given.mnist)):
+    for step in steps(given):
         left = given.seconds - (perf_counter() - started)
         if step.name in finished or (given.only and step.name not in given.only) or left < 20:
             continue
@@ -236,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.work is None or given.results is None:
         parser().error("two folders are needed: for the work and for the results")
     if given.dry_run:
-        for step in steps(given.work, shlex.split(given.cifar), shlex.split(given.mnist)):
+        for step in steps(given):
             print(f"{step.name} ({step.limit:g} s)", *(f"  python {shlex.join(c)}" for c in step.commands), sep="\n")
         return 0
     session(given)

@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
             table["rows"].append(key | place | found)
             checkpoints.write_json(given.out, table)
             print(f"{name}, seed {seed}: {found.get('frechet', found.get('refused', 'as the baseline'))}", flush=True)
-            if given.device == "cuda":
+            if place["device"] == "cuda":
                 torch.cuda.empty_cache()  # what judged this run; the next is trained in another process
     for name, found in summary(table["rows"]).items():
         print(f"{name:24} {found}")

@@ -6,6 +6,7 @@ split; `feature_distance` measures in the features of any other network, so in I
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import exp, log, sqrt
@@ -436,7 +437,11 @@ def load_extractor(path: Path | str, device: torch.device | str = "cpu") -> Extr
     if not Path(path).is_file():
         raise ValueError(f"no feature network at {path}, expected a TorchScript file")
     try:
-        net = torch.jit.load(str(path), map_location=device).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # torch prefers newer formats; Inception comes in this one
+            net = torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
         raise ValueError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from None
     if any(argument.name == "return_features" for argument in net.forward.schema.arguments):

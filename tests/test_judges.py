@@ -11,6 +11,7 @@ from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, data, judges
 from diffusion_edu.networks import PhotoClassifier, UNet
 from diffusion_edu.schedules import Cosine
+from tests.test_metrics import write_torchscript
 
 TINY = {"in_channels": 3, "channels": (8, 8), "num_classes": 10, "embedding": 16}
 
@@ -95,7 +96,7 @@ def test_train_classifier_stores_half_weights_and_measures_those(folder):
 
 
 def test_a_cifar_checkpoint_is_measured_from_end_to_end(folder, tmp_path):
-    torch.jit.script(Eye()).save(str(tmp_path / "eye.pt"))
+    write_torchscript(Eye(), tmp_path / "eye.pt")
     arguments = [
         "evaluate",
         "--checkpoint",

@@ -1,5 +1,7 @@
 """Metrics: the Fréchet distance against closed forms, the real-vs-real floor, accuracy."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -477,16 +479,22 @@ def photos(n, split, seed, channels=3):
     return Dataset("made up", split, images, torch.zeros(n, dtype=torch.int64), ("a",))
 
 
+def write_torchscript(net, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the format that Inception's weights come in is an old one
+        torch.jit.script(net).save(str(path))
+
+
 @pytest.fixture
 def eye(tmp_path):
-    torch.jit.script(Eye()).save(str(tmp_path / "eye.pt"))
+    write_torchscript(Eye(), tmp_path / "eye.pt")
     return metrics.load_extractor(tmp_path / "eye.pt")
 
 
 def test_a_torchscript_file_is_asked_for_features_where_it_has_a_choice(eye, tmp_path):
     images = photos(7, "train", 0).images
     assert torch.equal(metrics.extract(eye, images, batch=3), Eye()(images, return_features=True))
-    torch.jit.script(Plain()).save(str(tmp_path / "plain.pt"))
+    write_torchscript(Plain(), tmp_path / "plain.pt")
     plain = metrics.load_extractor(tmp_path / "plain.pt")
     assert torch.equal(metrics.extract(plain, images), Plain()(images))
     grey = photos(5, "train", 0, channels=1).images
