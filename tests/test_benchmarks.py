@@ -22,8 +22,9 @@ def test_overlapping_kernels_are_busy_once():
     assert throughput.busy_seconds([]) == 0
 
 
-def test_a_row_of_throughput_on_a_cpu(tmp_path, capsys):
+def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
     out = tmp_path / "throughput.json"
+    monkeypatch.setattr(throughput, "ceilings", lambda device: {"matrix_tflops": 0.5, "copy_gb_per_s": 2.0})
     options = ["--device", "cpu", "--window", "1", "--windows", "2", "--out", str(out)]
     throughput.main([*options, "--train", "--dataset cifar10 --batch 2 --channels 8 8"])
     table = json.loads(out.read_text())
@@ -36,14 +37,26 @@ def test_a_row_of_throughput_on_a_cpu(tmp_path, capsys):
     assert row["copy_share"] == pytest.approx(rate * row["bytes_per_image"] / 1e9 / roof["copy_gb_per_s"])
 
 
-def test_counted_flops_are_those_of_the_convolutions():
-    parse = throughput.cli.parser().parse_args
-    few, many = (
-        throughput.count_step(parse(["train", "--out", "x", "--channels", *widths]), batch=2)["model_flops_per_image"]
-        for widths in (["8"], ["16"])
-    )
-    # the two convolutions of each of four residual blocks, forward and twice backward, grow by four; others by two
-    assert 3 < many / few < 4
+def test_counted_flops_are_those_of_convolutions_and_attention():
+    options = throughput.cli.parser().parse_args(["train", "--out", "x", "--channels", "16"])
+    net, flops = throughput.build(options, torch.device("cpu")).denoiser.net, []
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda conv, _, out: flops.append(2 * conv.weight.numel() * out[0, 0].numel()))
+    net(torch.zeros(1, 1, 28, 28), torch.tensor([0.5]))
+    attention = 2 * 2 * 784**2 * 16  # two products of 784 x 784 with 16 channels
+    # backward costs twice the forward, attention up to 2.5 times where it multiplies again; 2 %: linear layers, and the
+    # first layer, which needs no gradient of the images
+    found = throughput.count_step(options, batch=2)["model_flops_per_image"]
+    assert 0.98 * 3 * (sum(flops) + attention) <= found <= 1.02 * (3 * sum(flops) + 3.5 * attention)
+
+
+def test_ceilings_are_work_over_time(monkeypatch):
+    seconds = iter([0.5, 0.25])
+    monkeypatch.setattr(throughput, "fastest", lambda work, device: (work(), next(seconds))[1])
+    found = throughput.ceilings(torch.device("cpu"))
+    assert found["matrix_tflops"] == 2 * 1024**3 / 0.5 / 1e12 and found["copy_gb_per_s"] == 2 * 2**26 / 0.25 / 1e9
+    assert (found["matrix"], found["copy"]) == ("1024 x 1024, float32", "64 MiB, bytes read and written")
 
 
 # --- the ledger ---
@@ -125,9 +138,24 @@ def test_a_summary_is_over_seeds_best_first():
     assert found["a"] == {"frechet": 2.0, "deviation": pytest.approx(2**0.5), "seeds": 2}
 
 
-def test_a_command_s_last_words_are_its_reason():
-    seconds, reason = training_ledger.run(["sample", "--checkpoint", "/nowhere"])
-    assert "no checkpoint at /nowhere" in reason and seconds > 0
+@pytest.mark.parametrize(
+    ("status", "stderr", "reason"),
+    [
+        (2, "mnist:  0%|\rmnist: 50%|\ndiffusion_edu train: unknown target\n\n", "diffusion_edu train: unknown target"),
+        (-9, "", "exit status -9"),
+        (0, "mnist: 100%|\n", ""),
+    ],
+)
+def test_a_command_s_last_words_are_its_reason(monkeypatch, status, stderr, reason):
+    asked = []
+
+    def fake(command, **keywords):
+        asked.append(command)
+        return training_ledger.subprocess.CompletedProcess(command, status, stderr=stderr)
+
+    monkeypatch.setattr(training_ledger.subprocess, "run", fake)
+    assert training_ledger.run(["train", "--steps", "1"])[1] == reason
+    assert asked == [[sys.executable, "-m", "diffusion_edu", "train", "--steps", "1"]]
 
 
 # --- peers ---
