@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import math
+import os
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffusion_edu import checkpoints, data, judges, metrics, samplers, training
+from diffusion_edu import checkpoints, data, judges, metrics, parallel, samplers, training
 from diffusion_edu.denoisers import Denoiser, DenoiserFunction
 from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
@@ -40,7 +43,7 @@ from diffusion_edu.likelihood import (
 from diffusion_edu.losses import interpolated_log_variance
 from diffusion_edu.metrics import mean_and_error, measure_elbo
 from diffusion_edu.networks import VAE, NoisyClassifier, UNet, VarianceHead
-from diffusion_edu.process import normal_like, q_sample
+from diffusion_edu.process import TARGETS, normal_like, q_sample
 from diffusion_edu.schedules import SCHEDULES, SPACINGS, Schedule, make_schedule, time_grid
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
@@ -68,19 +71,38 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a U-Net; continues where an earlier run in --out stopped")
     train.add_argument("--dataset", default="mnist", help="mnist, fashion-mnist or cifar10")
-    train.add_argument("--out", type=Path, required=True, help="folder for checkpoint, loss curve and sample grid")
-    train.add_argument("--steps", type=int, help="optimizer steps (default 4000)")
-    train.add_argument("--minutes", type=float, help="instead of --steps: as many as fit, measured at the start")
+    train.add_argument("--out", type=Path, help="folder for checkpoint, loss curve and sample grid (default runs/NAME)")
+    train.add_argument(
+        "--minutes", type=float, default=10, help="as many steps as fit, measured at the start (default 10)"
+    )
+    train.add_argument("--steps", type=int, help="optimizer steps, instead of --minutes")
     train.add_argument("--images", type=int, help="train on the first so many images only")
-    train.add_argument("--batch", type=int, default=64)
-    train.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    train.add_argument("--channels", type=int, nargs="+", help="width of each resolution (default 16 48 96)")
-    train.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
-    train.add_argument("--target", default="v", help="eps, x0, v or score")
-    train.add_argument("--p-null", type=float, default=0.1)
-    train.add_argument("--save-every", type=int, default=100, help="steps between two saved states")
-    train.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
-    train.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile (default: on a GPU)")
+    recipe = train.add_argument_group(
+        "recipe", "what is not given is taken from the data set's own in training.RECIPES"
+    )
+    recipe.add_argument("--batch", type=int, help="images a step, of all processes together")
+    recipe.add_argument("--rate", type=float, help="peak learning rate")
+    recipe.add_argument("--channels", type=int, nargs="+", help="width of each resolution, the finest first")
+    recipe.add_argument("--blocks", type=int, help="residual blocks a resolution")
+    recipe.add_argument("--patch", type=int, help="fold squares of so many pixels a side into channels")
+    recipe.add_argument("--flips", action=argparse.BooleanOptionalAction, help="mirror every second image")
+    recipe.add_argument("--save-every", type=int, help="steps between two saved states")
+    choice = train.add_argument_group("choices")
+    choice.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
+    choice.add_argument("--target", default="v", help=", ".join(TARGETS))
+    choice.add_argument("--weight", default="simple", help=", ".join(training.CHOICES["weight"]))
+    choice.add_argument("--optimizer", default="adamw", help=", ".join(training.CHOICES["optimizer"]))
+    choice.add_argument("--ema", type=float, default=0.05, help="width of the weight average, as a share of the run")
+    choice.add_argument("--p-null", type=float, default=0.1, help="share of labels withheld")
+    speed = train.add_argument_group("speed", "auto: what was measured to be fastest on a device of this kind")
+    for name in ("precision", "compile"):
+        speed.add_argument(f"--{name}", default="auto", help="auto, " + ", ".join(training.CHOICES[name]))
+    speed.add_argument(
+        "--channels-last", action=argparse.BooleanOptionalAction, help="memory layout (default: on a GPU)"
+    )
+    speed.add_argument(
+        "--deterministic", action="store_true", help="the same bits each time on a GPU too, where that costs speed"
+    )
 
     sample = commands.add_parser("sample", help="draw a grid of images from a checkpoint")
     sample.add_argument("--out", type=Path, default=Path("grid.png"))
@@ -197,62 +219,77 @@ def find_precision(name: str, device: torch.device) -> str:
 
 
 def train_config(options: argparse.Namespace, device: torch.device) -> training.TrainConfig:
-    """The configuration that the options ask for, with the default number of steps."""
-    return training.TrainConfig(
-        steps=training.TrainConfig.steps if options.steps is None else options.steps,
-        batch=options.batch,
-        rate=options.rate,
-        p_null=options.p_null,
-        seed=options.seed,
-        precision=find_precision(options.precision, device),
-        compile=device.type == "cuda" if options.compile is None else options.compile,
-        save_every=options.save_every,
-    )
+    """The configuration that the options ask for, completed by the data set's recipe and for the device."""
+    fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(training.TrainConfig) if f.name in options}
+    on_gpu = device.type == "cuda"
+    fields["precision"] = find_precision(options.precision, device)
+    if options.compile == "auto":
+        fields["compile"] = "default" if on_gpu else "off"
+    fields["channels_last"] = on_gpu if options.channels_last is None else options.channels_last
+    return training.TrainConfig(**{name: value for name, value in fields.items() if value is not None})
 
 
-def steps_in(minutes: float, run: training.Run, images: Tensor, labels: Tensor) -> int:
-    """How many training steps fit into so many minutes, by the median of ten steps of a throw-away copy."""
-    trial, times = training.Run(run.denoiser, run.config), []
-    before = {k: v.clone() for k, v in run.denoiser.state_dict().items()}
-    for _ in range(13):
-        started = perf_counter()
-        float(training.train_step(trial, images, labels))
-        times.append(perf_counter() - started)
-    run.denoiser.load_state_dict(before)
-    return max(100, math.floor(60 * minutes / sorted(times[3:])[5]))
+def find_steps_to_train(options: argparse.Namespace, run: training.Run, images: Tensor, labels: Tensor) -> int:
+    """--steps, or those that a saved run was started for, or as many as fit into --minutes: measured once, then fixed."""
+    state = options.out / "state.safetensors"
+    if options.steps is not None:
+        return options.steps
+    if state.exists():
+        return training.saved_steps(state)
+    started = perf_counter()
+    fitting = max(100, math.floor(60 * options.minutes / training.seconds_a_step(run, images, labels)))
+    steps = parallel.first_says(fitting, images.device)
+    if parallel.rank() == 0:
+        print(f"{steps} steps fit into {options.minutes:g} minutes, found out in {perf_counter() - started:.0f} s")
+    return steps
 
 
 def train(options: argparse.Namespace) -> None:
     """Train a U-Net, show progress, and leave checkpoint, state, loss curve and sample grid in --out."""
-    device = find_device(options.device)
+    device = parallel.start(find_device(options.device))
     dataset = data.load(options.dataset, "train")
+    for name, value in training.RECIPES[options.dataset].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.out = options.out or Path("runs") / options.dataset
+    set_up_gpu(options.deterministic)
     images, labels = (part[: options.images].to(device) for part in (dataset.images, dataset.labels))
-    channels = tuple(options.channels or (16, 48, 96))
-    network = {"in_channels": images.shape[1], "channels": channels, "num_classes": dataset.num_classes}
-    schedule = make_schedule(options.schedule)
+    network = {"in_channels": images.shape[1], "channels": tuple(options.channels), "num_classes": dataset.num_classes}
+    network |= {"blocks": options.blocks, "patch": options.patch}
     torch.manual_seed(options.seed)  # the weights' first values
-    denoiser = Denoiser(UNet(**network), schedule, options.target).to(device)
-    checkpoints.write_atomically(options.out / ".writable", b"")  # better now than after hours
-    (options.out / ".writable").unlink()
+    denoiser = Denoiser(UNet(**network), make_schedule(options.schedule), options.target).to(device)
+    if parallel.rank() == 0:
+        checkpoints.write_atomically(options.out / ".writable", b"")  # better now than after hours
+        (options.out / ".writable").unlink()
 
-    config, state = train_config(options, device), options.out / "state.safetensors"
-    run = training.Run(denoiser, config)
-    if options.minutes and state.exists():
-        config = replace(config, steps=training.saved_steps(state))
-    elif options.minutes:
-        config = replace(config, steps=steps_in(options.minutes, run, images, labels))
-    run = training.Run(denoiser, config)
-
-    with tqdm(total=config.steps, unit="step", desc=f"{options.dataset} on {device}") as progress:
-        for record in training.fit(run, images, labels, state):
-            progress.update(record.step - progress.n)
-            progress.set_postfix(loss=f"{record.loss:.4f}")
+    run = training.Run(denoiser, train_config(options, device))
+    run.config = replace(run.config, steps=find_steps_to_train(options, run, images, labels))
+    show(training.fit(run, images, labels, options.out / "state.safetensors"), run, f"{options.dataset} on {device}")
     shape, digest = list(images.shape[1:]), dataset.sha256
     facts = {
         "dataset": {"name": dataset.name, "split": "train", "images": len(images), "shape": shape, "sha256": digest},
-        "training": asdict(config) | {"device": str(device), "threads": torch.get_num_threads()},
+        "training": asdict(run.config)
+        | {"device": str(device), "threads": torch.get_num_threads(), "processes": parallel.size()},
     }
-    finish(run, options.out, network, facts)
+    if parallel.rank() == 0:
+        finish(run, options.out, network, facts)
+    parallel.stop()
+
+
+def set_up_gpu(deterministic: bool) -> None:
+    """On a GPU: let cuDNN try which convolution is fastest, or allow only what gives the same bits each time."""
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add up in any order
+        torch.use_deterministic_algorithms(True)
+
+
+def show(records: Iterator[training.Record], run: training.Run, title: str) -> None:
+    """Run through a training with a progress bar, on the first process only."""
+    with tqdm(total=run.config.steps, unit="step", desc=title, disable=parallel.rank() > 0) as progress:
+        for record in records:
+            progress.update(record.step - progress.n)
+            progress.set_postfix(loss=f"{record.loss:.4f}")
 
 
 def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -791,7 +828,22 @@ def check_images(options: argparse.Namespace) -> None:
 
 def check_positive(options: argparse.Namespace) -> None:
     """Raise ValueError for a count or a duration that is not above 0."""
-    counts = ("steps", "minutes", "images", "batch", "rows", "samples", "epochs", "threads", "draws", "latent", "width")
+    counts = (
+        "steps",
+        "minutes",
+        "images",
+        "batch",
+        "blocks",
+        "patch",
+        "rate",
+        "rows",
+        "samples",
+        "epochs",
+        "threads",
+        "draws",
+        "latent",
+        "width",
+    )
     for name in (*counts, "steps_ode", "probes", "evaluations", "keep"):
         value = getattr(options, name, None)
         for each in value if isinstance(value, list) else [value]:
@@ -823,7 +875,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"diffusion_edu {options.command}: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
         print(f"diffusion_edu {options.command}: {error}", file=sys.stderr)
         return 3
     return 0

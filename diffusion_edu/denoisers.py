@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion_edu.process import TARGETS, Prediction, check_times
+from diffusion_edu.process import TARGETS, Prediction, check_times, expand_to, input_spread, within_reach
 from diffusion_edu.schedules import Schedule
 
 DenoiserFunction = Callable[..., Prediction]
@@ -19,8 +19,9 @@ DenoiserFunction = Callable[..., Prediction]
 class Denoiser(nn.Module):
     """A network, the schedule it was trained on, and the quantity it predicts.
 
-    net: (x_t, t, y) -> (N, ...) like x_t. target: "eps", "x0", "v" or "score". clip: range of x_0 to which
-    estimates are clipped, (-1, 1) for images, None for none. Training uses the raw output, sampling the clipped one.
+    net: (x_t, t, y) -> (N, ...) like x_t. target: "eps", "x0", "v", "score" or "edm", which also shows the network
+    x_t / `input_spread` instead of x_t. clip: range of x_0 to which estimates are clipped, (-1, 1) for images, None for
+    none. Training uses the raw output, sampling the clipped one.
     """
 
     def __init__(
@@ -41,19 +42,20 @@ class Denoiser(nn.Module):
         check_times(t, x_t)
         check_labels(y, x_t, getattr(self.net, "num_classes", None))
         times = torch.as_tensor(t, dtype=x_t.dtype, device=x_t.device).expand(x_t.shape[0])
-        return Prediction(self.schedule, x_t, t, self.net(x_t, times, y), self.target)
+        shown = x_t / expand_to(input_spread(self.schedule, t), x_t) if self.target == "edm" else x_t
+        return Prediction(self.schedule, x_t, t, self.net(shown, times, y), self.target)
 
 
 def check_labels(y: Tensor | None, x: Tensor, num_classes: int | None) -> None:
     """Raise ValueError unless `y` is None or holds one class for each of the N rows of `x`.
 
-    Allowed are 0 ... num_classes - 1, and num_classes itself, which stands for "no class".
+    Allowed are 0 ... num_classes - 1, and num_classes itself, which stands for "no class"; values are read on a CPU only.
     """
     if y is None:
         return
     if y.shape != x.shape[:1]:
         raise ValueError(f"labels must have shape ({x.shape[0]},), one for each image, got {tuple(y.shape)}")
-    if torch.compiler.is_compiling() or num_classes is None:
+    if num_classes is None or not within_reach(y):
         return
     if bool(((y < 0) | (y > num_classes)).any()):
         raise ValueError(

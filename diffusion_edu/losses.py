@@ -9,16 +9,19 @@ from torch import Tensor
 
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.likelihood import step_kl
-from diffusion_edu.process import Prediction, expand_to, q_sample, transition
+from diffusion_edu.process import SIGMA_DATA, Prediction, expand_to, input_spread, q_sample, transition
 from diffusion_edu.schedules import Schedule
 
 
 def target_value(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor, target: str) -> Tensor:
-    """What a network with this target is asked for, (N, ...): eps, x0, v = alpha eps - sigma x0, or -eps / sigma."""
+    """What a network with this target is asked for, (N, ...): the face of that name of `Prediction`."""
+    alpha, sigma = expand_to(schedule.alpha(t), x0), expand_to(schedule.sigma(t), x0)
     if target == "v":
-        return expand_to(schedule.alpha(t), x0) * eps - expand_to(schedule.sigma(t), x0) * x0
+        return alpha * eps - sigma * x0
     if target == "score":
-        return -eps / expand_to(schedule.sigma(t), x0)
+        return -eps / sigma
+    if target == "edm":
+        return (sigma * x0 / SIGMA_DATA - SIGMA_DATA * alpha * eps) / expand_to(input_spread(schedule, t), x0)
     return {"eps": eps, "x0": x0}[target]
 
 
@@ -33,19 +36,59 @@ def denoising_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, y: Te
     return (prediction.value - wanted).square().flatten(1).mean(dim=1)
 
 
+WEIGHTS = ("simple", "min-snr", "sigmoid")
+MIN_SNR = 5.0  # gamma of Hang et al.
+SIGMOID_BIAS = 2.0  # log-SNR at which the sigmoid weight is a half
+
+
+def x0_factor(schedule: Schedule, t: Tensor, target: str) -> Tensor:
+    """By how much the squared error of `target` exceeds that of x_0 at the same x_t, shaped like `t`, > 0.
+
+    From x_t = alpha x_0 + sigma eps: alpha^2 / sigma^2 for eps, and so on (Salimans & Ho 2022, Sec. 4).
+    """
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if target == "x0":
+        return torch.ones_like(alpha)
+    if target == "v":
+        return ((alpha**2 + sigma**2) / sigma) ** 2
+    if target == "edm":
+        return (input_spread(schedule, t) / (SIGMA_DATA * sigma)) ** 2
+    return {"eps": alpha / sigma, "score": alpha / sigma**2}[target] ** 2
+
+
+def loss_weight(schedule: Schedule, t: Tensor, target: str, weight: str = "simple") -> Tensor:
+    """Factor for `denoising_loss` at times t (N,), drawn evenly: (N,), > 0; which of WEIGHTS it is says `weight`.
+
+    "simple": 1, whatever the target. The other two do not depend on the target. "min-snr": the error of x_0 counts
+    min(SNR, 5) times (Hang et al. 2023). "sigmoid": the error of eps counts sigmoid(2 - log SNR) for each unit of
+    log SNR (Kingma & Gao 2023; Hoogeboom et al. 2024): a bound on the likelihood of data with noise added, on any schedule.
+    Raises ValueError for another weight.
+    """
+    if weight not in WEIGHTS:
+        raise ValueError(f"unknown weight {weight!r}; known: {', '.join(WEIGHTS)}")
+    if weight == "simple":
+        return torch.ones_like(t)
+    log_snr = schedule.log_snr(t)
+    if weight == "min-snr":
+        return log_snr.exp().clamp(max=MIN_SNR) / x0_factor(schedule, t, target)
+    speed = schedule.diffusion_squared(t) / schedule.sigma(t) ** 2  # of the log-SNR, as times are even in t, not in it
+    return speed * (SIGMOID_BIAS - log_snr).sigmoid() * log_snr.exp() / x0_factor(schedule, t, target)
+
+
 def spread_times(schedule: Schedule, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """n times, float32 (n,), in [t_min, t_max]: one uniform draw in each of n equal cells.
+    """n times, float32 (n,), in [t_min, t_max], on the generator's device: one uniform draw in each of n equal cells.
 
     Together they cover the interval evenly, so the batch loss varies less than with independent times
     (Kingma et al. 2021, App. I.1).
     """
-    u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
+    device = None if generator is None else generator.device
+    u = (torch.rand(1, generator=generator, device=device) + torch.arange(n, device=device) / n) % 1
     return schedule.t_min + (schedule.t_max - schedule.t_min) * u
 
 
 def drop_labels(y: Tensor, null_class: int, p_null: float, generator: torch.Generator | None = None) -> Tensor:
     """Replace each label by the null class with probability p_null, for classifier-free guidance (Ho & Salimans 2022)."""
-    dropped = torch.rand(y.shape, generator=generator) < p_null
+    dropped = torch.rand(y.shape, generator=generator, device=None if generator is None else generator.device) < p_null
     return torch.where(dropped.to(y.device), torch.full_like(y, null_class), y)
 
 

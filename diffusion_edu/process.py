@@ -1,4 +1,4 @@
-"""The forward process: q(x_t | x_0), q(x_t | x_s), q(x_s | x_t, x_0), and the four faces of one prediction.
+"""The forward process: q(x_t | x_0), q(x_t | x_s), q(x_s | x_t, x_0), and the faces of one prediction.
 
 All of it follows from x_t = alpha(t) x_0 + sigma(t) eps. These formulas stand here and nowhere else.
 """
@@ -14,7 +14,8 @@ from torch import Tensor
 from diffusion_edu.noise import SharedNoise
 from diffusion_edu.schedules import Schedule
 
-TARGETS = ("eps", "x0", "v", "score")
+TARGETS = ("eps", "x0", "v", "score", "edm")
+SIGMA_DATA = 0.5  # the deviation of an image's pixels that EDM reckons with
 
 
 def expand_to(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -31,13 +32,16 @@ def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 
 
+def within_reach(x: Tensor) -> bool:
+    """Whether a check may look at the values of `x`: not while torch.compile traces, nor on a GPU, which it would stop."""
+    return not torch.compiler.is_compiling() and x.device.type == "cpu"
+
+
 def check_times(t: Tensor, x: Tensor, name: str = "t") -> None:
-    """Raise ValueError unless `t` has shape () or (N,) for x of shape (N, ...) and lies in [0, 1]."""
+    """Raise ValueError unless `t` has shape () or (N,) for x of shape (N, ...) and, on a CPU, lies in [0, 1]."""
     if t.ndim > 1 or (t.ndim == 1 and t.shape[0] != x.shape[0]):
         raise ValueError(f"{name} must have shape () or ({x.shape[0]},), got {tuple(t.shape)}")
-    if torch.compiler.is_compiling():
-        return
-    if not bool(((t >= 0) & (t <= 1)).all()):
+    if within_reach(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"{name} must lie in [0, 1], got {float(t.min()):.6g} to {float(t.max()):.6g}")
 
 
@@ -60,7 +64,7 @@ def transition(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor
     when s is close to t. Raises ValueError when s > t.
     """
     t, s = torch.broadcast_tensors(t, s)
-    if not torch.compiler.is_compiling() and bool((s > t).any()):
+    if within_reach(t) and bool((s > t).any()):
         raise ValueError(f"need s <= t, got s up to {float(s.max()):.6g} and t from {float(t.min()):.6g}")
     drop = schedule.log_snr(t) - schedule.log_snr(s)
     drop = drop.masked_fill(s == t, 0)  # inf - inf where both are 0 or 1
@@ -84,13 +88,19 @@ def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor)
     return mean, (variance_ts * share).sqrt()
 
 
+def input_spread(schedule: Schedule, t: Tensor) -> Tensor:
+    """Root mean square of x_t for data of deviation SIGMA_DATA, shaped like `t`: what EDM divides the input by."""
+    return (schedule.sigma(t) ** 2 + (SIGMA_DATA * schedule.alpha(t)) ** 2).sqrt()
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """What is believed about x_0 and eps given x_t: one estimate, four names.
+    """What is believed about x_0 and eps given x_t: one estimate under several names.
 
     x_t: (N, ...); t: () or (N,) in (0, 1]; value: (N, ...), what was predicted; target: which of TARGETS it is.
-    All four obey x_t = alpha x0 + sigma eps, score = -eps / sigma, v = alpha eps - sigma x0
-    (Salimans & Ho 2022, App. D). Raises ValueError for an unknown target or shapes that disagree.
+    All obey x_t = alpha x0 + sigma eps, score = -eps / sigma, v = alpha eps - sigma x0 (Salimans & Ho 2022, App. D), and
+    edm = (sigma x0 - d^2 alpha eps) / (d spread) with d = SIGMA_DATA and `input_spread` (Karras et al. 2022, Table 1; d = 1
+    would give -v). Raises ValueError for an unknown target or shapes that disagree.
     """
 
     schedule: Schedule
@@ -116,12 +126,20 @@ class Prediction:
         return expand_to(self.schedule.sigma(self.t), self.x_t)
 
     @cached_property
+    def spread(self) -> Tensor:
+        """`input_spread` at t, shaped to multiply x_t."""
+        return expand_to(input_spread(self.schedule, self.t), self.x_t)
+
+    @cached_property
     def x0(self) -> Tensor:
         """Estimate of E[x_0 | x_t], (N, ...)."""
         if self.target == "x0":
             return self.value
         if self.target == "v":
             return (self.alpha * self.x_t - self.sigma * self.value) / (self.alpha**2 + self.sigma**2)
+        if self.target == "edm":
+            signal = SIGMA_DATA * self.alpha * self.x_t / self.spread
+            return SIGMA_DATA * (signal + self.sigma * self.value) / self.spread
         return (self.x_t - self.sigma * self.eps) / self.alpha
 
     @cached_property
@@ -133,6 +151,8 @@ class Prediction:
             return -self.sigma * self.value
         if self.target == "v":
             return (self.sigma * self.x_t + self.alpha * self.value) / (self.alpha**2 + self.sigma**2)
+        if self.target == "edm":
+            return (self.sigma * self.x_t / self.spread - SIGMA_DATA * self.alpha * self.value) / self.spread
         return (self.x_t - self.alpha * self.x0) / self.sigma
 
     @cached_property
@@ -144,6 +164,13 @@ class Prediction:
     def v(self) -> Tensor:
         """Estimate of E[alpha eps - sigma x_0 | x_t], (N, ...)."""
         return self.value if self.target == "v" else self.alpha * self.eps - self.sigma * self.x0
+
+    @cached_property
+    def edm(self) -> Tensor:
+        """Estimate of what EDM's network is asked for, (N, ...): of unit variance at every t."""
+        if self.target == "edm":
+            return self.value
+        return (self.sigma * self.x0 - SIGMA_DATA**2 * self.alpha * self.eps) / (SIGMA_DATA * self.spread)
 
     @cached_property
     def velocity(self) -> Tensor:

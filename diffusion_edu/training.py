@@ -1,55 +1,73 @@
 """Training: one loop, written so that a run can be stopped at any moment and continued as if nothing had happened.
 
-Everything random in step k is a function of (seed, k): the batch, the times, the noise, the dropped labels. So the
-state of a run is its weights, their average, Adam's moments and the number k, all in one file.
+Everything random in step k is a function of (seed, k): the batch, the times, the noise, the dropped labels, the flips. So
+the state of a run is its weights, their average, the optimizers' moments and the number k, all in one file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from math import isfinite
+from functools import cached_property, lru_cache
+from math import cos, isfinite, pi
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from diffusion_edu import parallel
 from diffusion_edu.checkpoints import write_atomically
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.losses import denoising_loss, drop_labels, spread_times, variance_loss
+from diffusion_edu.losses import WEIGHTS, denoising_loss, drop_labels, loss_weight, spread_times, variance_loss
 from diffusion_edu.networks import VarianceHead
+from diffusion_edu.optimizers import OPTIMIZERS, make_optimizers
 from diffusion_edu.process import q_sample
 from diffusion_edu.schedules import Schedule, time_grid
+
+CHOICES = {
+    "weight": WEIGHTS,
+    "optimizer": OPTIMIZERS,
+    "precision": ("float32", "bfloat16"),
+    "compile": ("off", "default", "reduce-overhead", "max-autotune"),
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a run does. steps: optimizer steps in all; batch: images a step; rate: Adam's peak learning rate.
+    """What a run does. steps: optimizer steps in all; batch: images a step; rate: the optimizer's peak learning rate.
 
-    The rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps.
-    ema: decay of the weight average; p_null: share of labels replaced by the null class; seed: of everything random.
-    precision: "float32" or "bfloat16"; compile: whether torch.compile builds the step. save_every: steps between
-    checkpoints; log_every: steps averaged in one record.
+    The rate rises over the first `warmup` share of the steps and falls to 0 along half a cosine. ema: width of the weight
+    average as a share of the run so far, see `update_average`; 0 averages nothing. weight, optimizer: names in `losses` and
+    `optimizers`. p_null: share of labels replaced by the null class; flips: mirror every second image; seed: of everything
+    random. precision: "float32", or "bfloat16" for products and convolutions; compile: "off" or a mode of torch.compile;
+    channels_last: memory layout of the network. save_every: steps between checkpoints; log_every: steps in a record.
     """
 
     steps: int = 4000
     batch: int = 64
     rate: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.3
-    ema: float = 0.999
+    warmup: float = 0.05
+    ema: float = 0.05
+    weight: str = "simple"
+    optimizer: str = "adamw"
     p_null: float = 0.1
+    flips: bool = False
     seed: int = 0
     precision: str = "float32"
-    compile: bool = False
+    compile: str = "off"
+    channels_last: bool = False
     save_every: int = 200
     log_every: int = 20
 
@@ -59,18 +77,49 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.save_every % self.log_every:
             raise ValueError(f"save_every must be a multiple of log_every = {self.log_every}, got {self.save_every}")
-        if not 0 <= self.p_null <= 1 or not 0 <= self.ema < 1 or not 0 <= self.decay <= 1:
+        if not 0 <= self.p_null <= 1 or not 0 <= self.warmup <= 1 or not 0 <= self.ema <= 0.25:
             raise ValueError(
-                f"need p_null and decay in [0, 1], ema in [0, 1), got {self.p_null}, {self.decay}, {self.ema}"
+                f"need p_null and warmup in [0, 1], ema in [0, 0.25], got {self.p_null}, {self.warmup}, {self.ema}"
             )
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f'precision must be "float32" or "bfloat16", got {self.precision!r}')
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     def rate_at(self, step: int) -> float:
         """Learning rate of step `step` = 0 ... steps - 1."""
-        rise = min(1.0, (step + 1) / max(self.warmup, 1))
-        fall = min(1.0, (self.steps - step) / max(self.decay * self.steps, 1))
-        return self.rate * min(rise, fall)
+        rise = min(1.0, (step + 1) / max(self.warmup * self.steps, 1))
+        past = max(0.0, (step / self.steps - self.warmup) / max(1 - self.warmup, 1 / self.steps))
+        return self.rate * min(rise, (1 + cos(pi * past)) / 2)
+
+    @cached_property
+    def ema_power(self) -> float:
+        """The exponent gamma + 1 of the average of relative width `ema` (Karras et al. 2024, Sec. 3.1)."""
+        inverse = self.ema**-2
+        return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max()) + 1
+
+
+SMALL = {
+    "channels": (16, 48, 96),
+    "blocks": 1,
+    "patch": 1,
+    "batch": 64,
+    "rate": 2e-3,
+    "flips": False,
+    "save_every": 100,
+}
+RECIPES = {  # what suits ten minutes: MNIST's on two cores of a CPU, CIFAR-10's on one large GPU
+    "mnist": SMALL,
+    "fashion-mnist": SMALL,
+    "cifar10": {
+        "channels": (96, 160, 192),
+        "blocks": 2,
+        "patch": 1,
+        "batch": 512,
+        "rate": 1e-3,
+        "flips": True,
+        "save_every": 2000,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -84,15 +133,27 @@ class Record:
 
 
 class Run:
-    """A training run in memory: the denoiser, its averaged twin `ema`, the optimizer, and how many steps are done."""
+    """A training run in memory: the denoiser, its averaged twin `ema`, the optimizers, and how many steps are done.
+
+    at_once: images that go through the network together; after an out-of-memory fewer than the batch. compiled: the loss as
+    torch.compile builds it at its first call, after any state was loaded, or None.
+    """
 
     def __init__(self, denoiser: Denoiser, config: TrainConfig) -> None:
+        if config.batch < parallel.size():
+            raise ValueError(f"a batch of {config.batch} cannot be shared by {parallel.size()} processes")
+        if config.channels_last:
+            denoiser.to(memory_format=torch.channels_last)
         self.denoiser, self.config = denoiser, config
         self.ema = deepcopy(denoiser).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(denoiser.parameters(), config.rate, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizers = make_optimizers(denoiser, config.optimizer, config.rate)
         self.log: list[Record] = []
         self.step = 0
         self.seconds = 0.0
+        self.at_once = -(-config.batch // parallel.size())
+        mode = None if config.compile == "default" else config.compile
+        self.compiled = None if config.compile == "off" else torch.compile(denoising_loss, mode=mode)
+        self.compile_proved = False
         # what a continued run must share with the saved one, besides its configuration; `fit` adds the data
         schedule = f"{type(denoiser.schedule).__name__}({vars(denoiser.schedule)})"
         self.task = {"schedule": schedule, "target": denoiser.target}
@@ -101,20 +162,36 @@ class Run:
         """All tensors of the run under flat names."""
         tensors = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        for name, parameter in self.denoiser.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam.{key}.{name}"] = value
+        names = {parameter: name for name, parameter in self.denoiser.named_parameters()}
+        for optimizer in self.optimizers:
+            for parameter, moments in optimizer.state.items():
+                tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in moments.items()}
         return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `state` gave. Raises RuntimeError when it belongs to another architecture."""
+        self.denoiser.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+        self.ema.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+        parameters = dict(self.denoiser.named_parameters())
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        home = {p: o for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        for full_name in (k for k in tensors if k.startswith("optimizer.")):
+            _, key, name = full_name.split(".", 2)
+            p, value = parameters[name], tensors[full_name]
+            # a moment lies in memory as its parameter does: fused optimizers rely on it
+            moment = torch.empty_like(p).copy_(value) if value.shape == p.shape else value.to(p.device)
+            home[p].state[p][key] = moment.detach()
 
     def save(self, path: Path) -> None:
         """Write the whole state to one safetensors file, atomically."""
-        log = [list(asdict(r).values()) for r in self.log]
         note = {
             "step": self.step,
             "seconds": self.seconds,
+            "at_once": self.at_once,
             "config": asdict(self.config),
             "task": self.task,
-            "log": log,
+            "log": [list(asdict(r).values()) for r in self.log],
         }
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.state().items()}
         write_atomically(path, save_bytes(tensors, {"run": json.dumps(note)}))
@@ -123,7 +200,7 @@ class Run:
         """Continue from a file written by `save`.
 
         Raises ValueError when the file is damaged, or when it was made with another configuration, schedule, target
-        or data set; the number of steps alone may differ, as long as the learning rate was the same up to the step reached.
+        or data set, or by a version of this package whose runs cannot be continued exactly.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -132,37 +209,26 @@ class Run:
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged or no training state: {error}") from None
         self.check_config(note, path)
-        self.step, self.seconds = note["step"], note["seconds"]
-        self.log = [Record(*values) for values in note["log"]]
         try:
-            self.denoiser.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+            self.load(tensors)
         except RuntimeError:
             raise ValueError(
                 f"{path} belongs to another architecture than {type(self.denoiser.net).__name__}"
             ) from None
-        self.ema.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
-        for name, parameter in self.denoiser.named_parameters():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            moments = {key: tensors[f"adam.{key}.{name}"] for key in keys if f"adam.{key}.{name}" in tensors}
-            self.optimizer.state[parameter] = {
-                k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()
-            }
+        self.step, self.seconds = note["step"], note["seconds"]
+        self.at_once = min(self.at_once, note["at_once"])
+        self.log = [Record(*values) for values in note["log"]]
 
     def check_config(self, note: dict[str, Any], path: Path) -> None:
         """Raise ValueError when a saved run was made in another way than this one's configuration says."""
-        ours, theirs = asdict(self.config) | self.task, note["config"] | note.get("task", self.task)
-        free = ("steps", "save_every")
-        differing = [key for key in ours if ours[key] != theirs.get(key) and key not in free]
+        ours, theirs = asdict(self.config) | self.task, note["config"] | note.get("task", {})
+        if asdict(self.config).keys() != note["config"].keys():
+            raise ValueError(f"{path} was written by another version of diffusion_edu, which alone can continue it")
+        differing = [key for key in ours if ours[key] != theirs.get(key, ours[key]) and key != "save_every"]
         if differing:
             key = differing[0]
-            was, asked = str(theirs.get(key))[:80], str(ours[key])[:80]
+            was, asked = str(theirs[key])[:80], str(ours[key])[:80]
             raise ValueError(f"{path} was trained with {key} = {was}, asked for {asked}")
-        saved = TrainConfig(**note["config"])
-        if any(saved.rate_at(k) != self.config.rate_at(k) for k in range(note["step"])):
-            raise ValueError(
-                f"{path} has {note['step']} of {saved.steps} steps, and a run of {self.config.steps} "
-                f"would have had another learning rate by then"
-            )
 
 
 def fingerprint(images: Tensor, labels: Tensor) -> str:
@@ -181,78 +247,196 @@ def saved_steps(path: Path) -> int:
         raise ValueError(f"{path} is damaged or no training state: {error}") from None
 
 
+@lru_cache(maxsize=2)
+def epoch_order(images: int, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """The order in which an epoch sees the images, int64 (images,): shuffled once an epoch, not once a step."""
+    return torch.randperm(images, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch)).to(device)
+
+
 def draw_batch(images: Tensor, labels: Tensor, config: TrainConfig, step: int) -> tuple[Tensor, Tensor]:
     """The images (float32 in [-1, 1]) and labels of one step: a slice of the epoch's own permutation."""
     per_epoch = len(images) // config.batch
     if per_epoch < 1:
         raise ValueError(f"a batch of {config.batch} needs at least as many images, got {len(images)}")
     epoch, place = divmod(step, per_epoch)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1_000_003 * config.seed + epoch))
-    index = order[place * config.batch : (place + 1) * config.batch].to(images.device)
+    order = epoch_order(len(images), config.seed, epoch, images.device)
+    index = order[place * config.batch : (place + 1) * config.batch]
     return to_float(images[index]), labels[index]
 
 
-def train_step(run: Run, images: Tensor, labels: Tensor) -> Tensor:
-    """Loss, gradient, optimizer, weight average; returns the mean loss, detached."""
+def draw_step(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Everything random in the run's next step, x0, t, eps and y: this process's share of it.
+
+    All processes draw the whole batch, each on its device, and take every size-th image: so the times stay spread.
+    """
     config, denoiser = run.config, run.denoiser
-    g = torch.Generator().manual_seed(2_000_003 * config.seed + 7 * run.step + 1)
+    g = torch.Generator(images.device).manual_seed(2_000_003 * config.seed + 7 * run.step + 1)
     x0, y = draw_batch(images, labels, config, run.step)
-    t = spread_times(denoiser.schedule, len(x0), g).to(x0.device)
-    eps = torch.randn(x0.shape, generator=g).to(x0.device)
+    t = spread_times(denoiser.schedule, len(x0), g)
+    eps = torch.randn(x0.shape, generator=g, device=x0.device)
     y = drop_labels(y, denoiser.net.num_classes, config.p_null, g)
-    for group in run.optimizer.param_groups:
-        group["lr"] = config.rate_at(run.step)
-    with torch.autocast(x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        loss = denoising_loss(denoiser, x0, t, eps, y).mean()
-    loss.backward()
-    nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    if config.flips:
+        mirrored = torch.rand(len(x0), generator=g, device=x0.device) < 0.5
+        x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
+    if config.channels_last:
+        x0, eps = (part.contiguous(memory_format=torch.channels_last) for part in (x0, eps))
+    return tuple(part[parallel.rank() :: parallel.size()] for part in (x0, t, eps, y))
+
+
+def train_step(run: Run, images: Tensor, labels: Tensor) -> Tensor:
+    """Loss, gradient, optimizers, weight average; returns the mean loss, detached (of N processes: this one's part of it).
+
+    Nothing in it makes the host wait for a GPU.
+    """
+    loss = gradients(run, draw_step(run, images, labels))
+    weights = list(run.denoiser.parameters())
+    parallel.sum_gradients(weights)
+    nn.utils.clip_grad_norm_(weights, 1.0)
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = run.config.rate_at(run.step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     update_average(run)
     run.step += 1
-    return loss.detach()
+    return loss
+
+
+def gradients(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
+    """Put the gradient of the batch's mean loss into the weights' .grad; return the loss.
+
+    Where memory runs out it starts again with half as many images at once, and where torch.compile fails without it.
+    Raises MemoryError when not even one image fits.
+    """
+    while True:
+        try:
+            return accumulate(run, parts)
+        except Exception as error:
+            run.denoiser.zero_grad(set_to_none=True)
+            if not make_room(run, error) and not do_without_compile(run, error):
+                raise
+        if parts[0].is_cuda:
+            torch.cuda.empty_cache()  # here the error, and what it held, is gone
+
+
+def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
+    """The same by `at_once` images at a time, whose gradients add up."""
+    config, denoiser = run.config, run.denoiser
+    device, summed = parts[0].device, 0.0
+    for x0, t, eps, y in zip(*(part.split(run.at_once) for part in parts), strict=True):
+        weight = loss_weight(denoiser.schedule, t, denoiser.target, config.weight)
+        if run.compiled:
+            torch.compiler.cudagraph_mark_step_begin()
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            losses = (run.compiled or denoising_loss)(denoiser, x0, t, eps, y)
+        loss = (losses * weight).sum() / config.batch
+        loss.backward()
+        summed = summed + loss.detach()
+    run.compile_proved = True
+    return summed
+
+
+def make_room(run: Run, error: Exception) -> bool:
+    """After an out-of-memory: halve the images at once, and say so. False for any other error."""
+    said = str(error)
+    if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in said and "allocate memory" not in said:
+        return False
+    if run.at_once == 1:
+        raise MemoryError("out of memory with one image at once: a smaller network would fit") from None
+    run.at_once = -(-run.at_once // 2)
+    say(f"out of memory: a batch now goes through the network {run.at_once} images at a time, with the same gradient")
+    return True
+
+
+def do_without_compile(run: Run, error: Exception) -> bool:
+    """After a failed first call of a compiled network: go on without, and say so. False for any other error."""
+    if run.compiled is None or run.compile_proved:
+        return False
+    run.compiled = None
+    reason = " ".join(str(error).split())[:150]
+    say(f"torch.compile failed, training goes on without it: {type(error).__name__}: {reason}")
+    return True
+
+
+def say(line: str) -> None:
+    """Print one line to standard error, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
 
 
 @torch.no_grad()
 def update_average(run: Run) -> None:
-    """ema <- d ema + (1 - d) weights, with d growing from 0.1 to config.ema over the first steps."""
-    d = min(run.config.ema, (1 + run.step) / (10 + run.step))
+    """ema <- d ema + (1 - d) weights after step k = 1, 2, ..., with d = (1 - 1 / k)^(gamma + 1).
+
+    So it spans the same share of the run at any moment and forgets the first weights (Karras et al. 2024, Sec. 3.1).
+    """
+    d = (1 - 1 / (run.step + 1)) ** run.config.ema_power if run.config.ema else 0.0
     averages, weights = list(run.ema.parameters()), list(run.denoiser.parameters())
     torch._foreach_lerp_(averages, weights, 1 - d)
 
 
+def seconds_a_step(run: Run, images: Tensor, labels: Tensor) -> float:
+    """Median duration of a training step, after the first three, which compile and warm up; a fresh run stays as it was."""
+    kept, times = {k: v.clone() for k, v in run.state().items()}, []
+    length = 10 if images.is_cuda else 1  # on a GPU single steps are too short to be timed
+    for block in range(13):
+        started = perf_counter()
+        losses = [train_step(run, images, labels) for _ in range(length if block >= 3 else 1)]
+        float(losses[-1])  # waits for the device
+        times.append((perf_counter() - started) / length)
+    run.load(kept)
+    run.step = 0
+    return median(times[3:])
+
+
+def mean_loss(run: Run, losses: list[Tensor]) -> float:
+    """The mean over steps, and the sum over processes, of their losses; NaN where a weight is not finite."""
+    good = torch.stack([p.isfinite().all() for p in run.denoiser.parameters()]).all()
+    mean = parallel.total(torch.stack(losses).mean())
+    return float(torch.where(good, mean, torch.nan))
+
+
 def fit(run: Run, images: Tensor, labels: Tensor, state: Path | None = None) -> Iterator[Record]:
-    """Train `run` to its last step; yield a Record every `log_every` steps, after the optimizer and the average.
+    """Train `run` to its last step; yield a Record every `log_every` steps, after the optimizers and the average.
 
     images: (M, C, H, W) uint8 and labels: (M,) int64, on the network's device. state: file from which the run
     continues if it exists, and to which it is saved every `save_every` steps and at the end.
-    Raises FloatingPointError when loss or weights are not finite; the last saved state is then still good.
+    Raises FloatingPointError when loss or weights are not finite, ValueError when the state cannot be written; the last
+    saved state is then still good.
     """
     config = run.config
     run.task["data"] = fingerprint(images, labels)
     if state is not None and state.exists():
         run.restore(state)
-    if config.compile:
-        run.denoiser.net.compile()
+    if parallel.first_says(run.step, images.device) != run.step:
+        raise ValueError(f"the processes do not see the same state at {state}: they need one folder that all can read")
     run.denoiser.train()
     started, before, losses = perf_counter(), run.seconds, []
     while run.step < config.steps:
         losses.append(train_step(run, images, labels))
         run.seconds = before + perf_counter() - started
-        logged = run.step % config.log_every == 0 or run.step == config.steps
-        saved = state is not None and (run.step % config.save_every == 0 or run.step == config.steps)
-        if logged or saved:
-            mean = float(torch.stack(losses).mean())
-            if not isfinite(mean) or not all(bool(p.isfinite().all()) for p in run.denoiser.parameters()):
-                kept = f"; the last good state is {state}" if state is not None and state.exists() else ""
-                raise FloatingPointError(f"loss {mean} or weights not finite at step {run.step}{kept}")
-        if logged:
-            run.log.append(Record(run.step, mean, config.rate_at(run.step - 1), run.seconds))
-            losses = []
-        if saved:
-            run.save(state)
-        if logged:
-            yield run.log[-1]
+        last = run.step == config.steps
+        if run.step % config.log_every and not last:
+            continue
+        mean, losses = mean_loss(run, losses), []
+        if not isfinite(mean):
+            raise FloatingPointError(f"loss or weights not finite at step {run.step}{last_good(state)}")
+        run.log.append(Record(run.step, mean, config.rate_at(run.step - 1), run.seconds))
+        if state is not None and parallel.rank() == 0 and (last or run.step % config.save_every == 0):
+            save_or_explain(run, state)
+        yield run.log[-1]
+
+
+def save_or_explain(run: Run, state: Path) -> None:
+    """Save the run; ValueError says which state is still good when that fails, as on a full disk."""
+    try:
+        run.save(state)
+    except ValueError as error:
+        raise ValueError(f"{error}{last_good(state)}") from error
+
+
+def last_good(state: Path | None) -> str:
+    """Half a sentence on the saved state that an error leaves behind."""
+    return f"; the last good state is {state}" if state is not None and state.exists() else ""
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:

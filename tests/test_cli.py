@@ -69,7 +69,14 @@ def complaint(capsys, arguments):
         (["--dataset", "imagenet"], "unknown data set 'imagenet', expected one of: mnist"),
         (["--schedule", "Linear"], "unknown schedule 'Linear'; known: LinearBeta"),
         (["--schedule", "DiscreteBetas"], "cannot build schedule DiscreteBetas"),
-        (["--target", "noise"], "unknown target 'noise'; known: eps"),
+        (["--target", "noise"], "unknown target 'noise'; known: eps, x0, v, score, edm"),
+        (["--weight", "p2"], "weight must be one of simple, min-snr, sigmoid, got 'p2'"),
+        (["--optimizer", "sgd"], "optimizer must be one of adamw, muon, got 'sgd'"),
+        (["--precision", "float16"], "precision must be one of float32, bfloat16, got 'float16'"),
+        (["--compile", "yes"], "compile must be one of off, default, reduce-overhead, max-autotune, got 'yes'"),
+        (["--ema", "0.5"], "ema in [0, 0.25], got 0.1, 0.05, 0.5"),
+        (["--blocks", "0"], "--blocks must be above 0, got 0"),
+        (["--patch", "3"], "divisible by 12, got (8, 1, 28, 28)"),
         (["--device", "abacus"], "unknown or absent device 'abacus'"),
         (["--device", "cpu:x"], "unknown device 'cpu:x'"),
         (["--channels", "12"], "multiples of 8, got (12,)"),
@@ -83,7 +90,7 @@ def complaint(capsys, arguments):
         (["--images", "4"], "a batch of 8 needs at least as many images, got 4"),
         (["--batch", "0"], "--batch must be above 0, got 0"),
         (["--threads", "-1"], "--threads must be above 0, got -1"),
-        (["--rate", "-1"], "learning rate"),
+        (["--rate", "-1"], "--rate must be above 0, got -1.0"),
         (["--p-null", "1.5"], "p_null"),
         (["--save-every", "30"], "multiple of log_every = 20, got 30"),
     ],
@@ -169,7 +176,7 @@ def test_help(capsys, arguments):
     assert "usage: python -m diffusion_edu" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"], ["train"], ["train", "--out", "x", "--steps", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["train", "--out", "x", "--steps", "many"]])
 def test_usage_errors(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
@@ -228,18 +235,24 @@ def test_the_seed_decides_the_samples(checkpoint):
     assert not torch.equal(a, c)
 
 
-def test_minutes_are_turned_into_steps_without_touching_the_weights(monkeypatch):
+def test_minutes_are_turned_into_steps_without_touching_the_weights(monkeypatch, capsys, tmp_path):
     ticks = iter(range(1000))
-    monkeypatch.setattr(cli, "perf_counter", lambda: 0.1 * next(ticks))
+    monkeypatch.setattr(training, "perf_counter", lambda: 0.1 * next(ticks))
     torch.manual_seed(0)
     run = training.Run(Denoiser(UNet(**TINY), Cosine(), "v"), training.TrainConfig(batch=8))
-    before = {k: v.clone() for k, v in run.denoiser.state_dict().items()}
-    dataset = small_set()
+    before = {k: v.clone() for k, v in run.state().items()}
+    dataset, options = small_set(), Namespace(steps=None, minutes=1.0, out=tmp_path)
     # the clock says 0.1 s a step: 600 steps a minute, one less where a rounding falls short
-    assert cli.steps_in(1.0, run, dataset.images, dataset.labels) == pytest.approx(600, abs=1)
-    assert cli.steps_in(0.001, run, dataset.images, dataset.labels) == 100
-    assert all(torch.equal(before[k], v) for k, v in run.denoiser.state_dict().items())
-    assert run.step == 0
+    found = cli.find_steps_to_train(options, run, dataset.images, dataset.labels)
+    assert found == pytest.approx(600, abs=1)
+    assert f"{found} steps fit into 1 minutes" in capsys.readouterr().out
+    options.minutes = 0.001
+    assert cli.find_steps_to_train(options, run, dataset.images, dataset.labels) == 100
+    assert all(torch.equal(before[k], v) for k, v in run.state().items())
+    run.save(tmp_path / "state.safetensors")  # of a run that was started for 4000 steps
+    assert cli.find_steps_to_train(options, run, dataset.images, dataset.labels) == 4000
+    options.steps = 7
+    assert cli.find_steps_to_train(options, run, dataset.images, dataset.labels) == 7
 
 
 @pytest.fixture
@@ -316,11 +329,59 @@ def test_precision_is_chosen_by_the_device():
     cpu = torch.device("cpu")
     assert cli.find_precision("auto", cpu) == "float32"
     assert cli.find_precision("bfloat16", cpu) == "bfloat16"
-    options = Namespace(
-        steps=None, batch=8, rate=1e-3, p_null=0.1, seed=0, precision="auto", compile=None, save_every=20
-    )
+    options = cli.parser().parse_args(["train", "--batch", "8"])
     config = cli.train_config(options, cpu)
-    assert (config.steps, config.compile) == (4000, False)
+    assert (config.batch, config.precision, config.compile, config.channels_last) == (8, "float32", "off", False)
+    config = cli.train_config(options, torch.device("cuda"))
+    assert (config.compile, config.channels_last) == ("default", True)
+    options = cli.parser().parse_args(["train", "--compile", "reduce-overhead", "--no-channels-last"])
+    config = cli.train_config(options, torch.device("cuda"))
+    assert (config.compile, config.channels_last) == ("reduce-overhead", False)
+
+
+@pytest.mark.parametrize("name", training.RECIPES)
+def test_every_recipe_names_options_and_builds_a_network_of_at_most_ten_million(name):
+    options = cli.parser().parse_args(["train", "--dataset", name])
+    recipe = training.RECIPES[name]
+    assert all(getattr(options, key) is None for key in recipe), "an option with a default would win"
+    side, values = (32, 3) if name == "cifar10" else (28, 1)
+    net = UNet(values, tuple(recipe["channels"]), blocks=recipe["blocks"], patch=recipe["patch"])
+    net.check(torch.zeros(1, values, side, side))
+    assert sum(p.numel() for p in net.parameters()) <= (10e6 if name == "cifar10" else 1.1e6)
+
+
+def test_the_recipe_fills_what_no_option_says(tmp_path, monkeypatch):
+    small = {"channels": (8, 16), "blocks": 2, "patch": 2, "batch": 8, "rate": 1e-4, "flips": True, "save_every": 20}
+    monkeypatch.setitem(training.RECIPES, "mnist", small)
+    monkeypatch.chdir(tmp_path)
+    options = ["train", "--steps", "2", "--batch", "4", "--weight", "min-snr", "--target", "edm", "--optimizer", "muon"]
+    assert cli.main([*options, "--device", "cpu"]) == 0
+    manifest = checkpoints.read_manifest("runs/mnist")
+    found = {k: manifest["training"][k] for k in ("batch", "rate", "flips", "save_every", "weight", "optimizer")}
+    assert found == {
+        "batch": 4, "rate": 1e-4, "flips": True, "save_every": 20, "weight": "min-snr", "optimizer": "muon",
+    }  # fmt: skip
+    arguments = manifest["network"]["arguments"]
+    assert (arguments["channels"], arguments["blocks"], arguments["patch"]) == ([8, 16], 2, 2)
+    assert manifest["target"] == "edm" and checkpoints.load("runs/mnist").target == "edm"
+
+
+def test_too_little_memory_is_one_line_and_another_exit_status(capsys, tmp_path, monkeypatch):
+    def too_large(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr(training, "denoising_loss", too_large)
+    assert cli.main(["train", "--out", str(tmp_path), *OPTIONS]) == 3
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "images at a time" in line]
+    assert [line.split(" images")[0].split()[-1] for line in lines] == ["4", "2", "1"]
+
+
+def test_data_that_may_not_be_read_are_one_line(capsys, tmp_path, monkeypatch):
+    def forbidden(name, split):
+        raise PermissionError(13, "Permission denied", "/data/mnist")
+
+    monkeypatch.setattr(data, "load", forbidden)
+    assert "Permission denied: '/data/mnist'" in complaint(capsys, ["train", "--out", tmp_path, *OPTIONS])
 
 
 def test_bfloat16_trains_on_a_cpu_too(tmp_path):

@@ -21,10 +21,14 @@ class Echo(nn.Module):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_raw_output_is_the_target(target):
-    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    prediction = Denoiser(Echo(), Cosine(), target)(x, torch.tensor(0.5))
+    x, t = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 0.5, 0.8, 0.9])
+    denoiser = Denoiser(Echo(), Cosine(), target)
+    prediction, shown = denoiser(x, t), denoiser.net.asked[0]
     assert prediction.target == target
-    assert torch.equal(getattr(prediction, target), 10 * x)
+    assert torch.equal(getattr(prediction, target), 10 * shown)
+    # only EDM's network sees its input divided by its deviation, that of data with 0.5 and noise together
+    deviation = (Cosine().sigma(t) ** 2 + 0.25 * Cosine().alpha(t) ** 2).sqrt()[:, None]
+    torch.testing.assert_close(shown, x / deviation if target == "edm" else x)
 
 
 def test_the_network_gets_one_time_for_each_image_in_the_images_type():
@@ -63,5 +67,5 @@ def test_bad_times_and_labels_are_refused(t, y, message):
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match="unknown target 'mu'; known: eps, x0, v, score"):
+    with pytest.raises(ValueError, match="unknown target 'mu'; known: eps, x0, v, score, edm"):
         Denoiser(Echo(), Cosine(), "mu")

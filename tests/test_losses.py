@@ -13,13 +13,14 @@ from diffusion_edu.losses import (
     hybrid_loss,
     implicit_score_matching,
     interpolated_log_variance,
+    loss_weight,
     sliced_score_matching,
     spread_times,
     target_value,
     variance_loss,
 )
 from diffusion_edu.process import TARGETS, Prediction, q_sample
-from diffusion_edu.schedules import Cosine, Flow, LinearBeta, Schedule, VarianceExploding, linear_betas
+from diffusion_edu.schedules import Cosine, Flow, LinearBeta, Schedule, VarianceExploding, derivative, linear_betas
 
 SCHEDULES = [LinearBeta(), Cosine(), Flow(), VarianceExploding(0.1, 5)]
 
@@ -64,6 +65,51 @@ def test_the_v_loss_weighs_the_error_in_eps_by_1_over_alpha_squared():
     loss = denoising_loss(Denoiser(Constant(v_hat), schedule, "v"), x0, t, eps)
     simple = denoising_loss(Denoiser(Constant(eps_hat), schedule, "eps"), x0, t, eps)
     torch.testing.assert_close(loss, simple / schedule.alpha(t) ** 2)
+
+
+# weights
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+def test_a_weight_asks_the_same_of_x0_whatever_the_target(schedule):
+    """The weighted losses of one and the same belief about x_0, told as each target in turn, against the papers' forms."""
+    x0, eps, guess = normal(4, 2), normal(4, 2, seed=1), normal(4, 2, seed=2)
+    t = torch.tensor([0.1, 0.4, 0.7, 0.9], dtype=torch.float64)
+    snr, speed = schedule.log_snr(t).exp(), -derivative(schedule.log_snr, t)
+    x_t = q_sample(schedule, x0, t, eps)
+    belief = Prediction(schedule, x_t, t, guess, "x0")
+    error_x0, error_eps = (each.square().mean(1) for each in (guess - x0, belief.eps - eps))
+    wanted = {
+        "min-snr": snr.minimum(torch.tensor(5.0)) * error_x0,
+        "sigmoid": speed / (1 + (schedule.log_snr(t) - 2).exp()) * error_eps,
+    }
+    for target in TARGETS:
+        loss = denoising_loss(Denoiser(Constant(getattr(belief, target)), schedule, target), x0, t, eps)
+        assert torch.equal(loss_weight(schedule, t, target), torch.ones(4, dtype=torch.float64))
+        for weight, value in wanted.items():
+            torch.testing.assert_close(loss * loss_weight(schedule, t, target, weight), value, rtol=1e-7, atol=0)
+
+
+def test_min_snr_as_hang_and_others_list_it():
+    t, schedule = torch.tensor([0.05, 0.2, 0.5, 0.9], dtype=torch.float64), Cosine()
+    snr = schedule.log_snr(t).exp()
+    assert bool((snr > 5).any() and (snr < 5).any())
+    small = snr.clamp(max=5)
+    for target, wanted in (("x0", small), ("eps", small / snr), ("v", small / (snr + 1))):
+        torch.testing.assert_close(loss_weight(schedule, t, target, "min-snr"), wanted)
+
+
+def test_an_unknown_weight_is_refused():
+    with pytest.raises(ValueError, match="unknown weight 'p2'; known: simple, min-snr, sigmoid"):
+        loss_weight(Cosine(), torch.tensor([0.5]), "v", "p2")
+
+
+def test_edm_asks_for_a_value_of_unit_variance_at_every_level():
+    """For data of deviation 0.5, which is what its coefficients are made for (Karras et al. 2022, App. B.6)."""
+    x0, eps, schedule = 0.5 * normal(100_000, 1), normal(100_000, 1, seed=1), VarianceExploding(0.1, 5)
+    for t in (0.05, 0.5, 0.95):
+        wanted = target_value(schedule, x0, torch.full((100_000,), t, dtype=torch.float64), eps, "edm")
+        assert float(wanted.var()) == pytest.approx(1, abs=5 * (2 / 100_000) ** 0.5)  # five errors of a variance
 
 
 def test_the_loss_is_that_of_the_raw_output_not_of_the_clipped():

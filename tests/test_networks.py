@@ -50,7 +50,7 @@ def test_the_same_code_scales_to_cifar():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"blocks": 2}, {"attention": False}, {"channels": (8,)}, {"channels": (8, 8, 16)}]
+    "arguments", [{}, {"blocks": 2}, {"patch": 2}, {"attention": False}, {"channels": (8,)}, {"channels": (8, 8, 16)}]
 )
 def test_every_parameter_matters(arguments):
     net, y = small(**arguments), torch.tensor([0, 1, 2, 3])
@@ -100,6 +100,8 @@ def test_no_label_is_the_null_class(build):
         (lambda: small()(noise(2, 1, 8, 7), T), r"got \(2, 1, 8, 7\)"),
         (lambda: small()(noise(2, 3, 8, 8), T), r"got \(2, 3, 8, 8\)"),
         (lambda: small()(noise(1, 8, 8), T), r"got \(1, 8, 8\)"),
+        (lambda: small(patch=2)(noise(2, 1, 6, 8), T), r"divisible by 4, got \(2, 1, 6, 8\)"),
+        (lambda: UNet(patch=0), "patch and blocks must be at least 1, got 0 and 1"),
         (lambda: UNet(channels=()), r"multiples of 8, got \(\)"),
         (lambda: UNet(channels=(8, 12)), r"got \(8, 12\)"),
         (lambda: UNet(channels=(0,)), r"got \(0,\)"),

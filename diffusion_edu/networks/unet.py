@@ -16,9 +16,10 @@ from torch import Tensor, nn
 class UNet(nn.Module):
     """(x_t, t, y) -> an image like x_t.
 
-    x_t: (N, in_channels, H, W) with H and W divisible by 2^(len(channels) - 1); t: (N,) in [0, 1];
+    x_t: (N, in_channels, H, W) with H and W divisible by patch 2^(len(channels) - 1); t: (N,) in [0, 1];
     y: (N,) int64 in 0 ... num_classes, where num_classes is the null class ("no class"), or None for all null.
-    channels: width of each resolution, the finest first. blocks: residual blocks a resolution on each way.
+    channels: width of each resolution, the finest first. blocks: residual blocks a resolution on each way. patch: squares of
+    patch x patch pixels are folded into channels first, so that the finest resolution has that many fewer pixels.
     attention: whether the coarsest resolution attends to itself. Source: Ho et al. 2020, App. B, made small.
     """
 
@@ -31,23 +32,29 @@ class UNet(nn.Module):
         embedding: int = 128,
         attention: bool = True,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
+        if patch < 1 or blocks < 1:
+            raise ValueError(f"patch and blocks must be at least 1, got {patch} and {blocks}")
         if len(channels) < 1 or any(width < 8 or width % 8 for width in channels):
             raise ValueError(f"channels must be a non-empty tuple of multiples of 8, got {tuple(channels)}")
-        self.num_classes, self.in_channels, self.factor = num_classes, in_channels, 2 ** (len(channels) - 1)
+        self.num_classes, self.in_channels, self.factor = num_classes, in_channels, patch * 2 ** (len(channels) - 1)
+        self.fold = nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity()
+        self.unfold = nn.PixelShuffle(patch) if patch > 1 else nn.Identity()
+        values = in_channels * patch**2
         self.embed_time = nn.Sequential(
             FourierTime(embedding), nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.embed_class = nn.Embedding(num_classes + 1, embedding)
-        self.enter = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d(values, channels[0], 3, padding=1)
         self.down = build_down(channels, blocks, embedding, dropout)
         self.before = ResidualBlock(channels[-1], channels[-1], embedding, dropout)
         self.attend = Attention(channels[-1]) if attention else nn.Identity()
         self.after = ResidualBlock(channels[-1], channels[-1], embedding, dropout)
         self.up = build_up(channels, blocks, embedding, dropout)
         self.leave = nn.Sequential(
-            nn.GroupNorm(8, channels[0]), nn.SiLU(), zero(nn.Conv2d(channels[0], in_channels, 3, padding=1))
+            nn.GroupNorm(8, channels[0]), nn.SiLU(), zero(nn.Conv2d(channels[0], values, 3, padding=1))
         )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -56,7 +63,7 @@ class UNet(nn.Module):
             y = torch.full_like(t, self.num_classes, dtype=torch.long)
         emb = F.silu(self.embed_time(t) + self.embed_class(y))
 
-        h, skips = self.enter(x), []
+        h, skips = self.enter(self.fold(x)), []
         for layer in self.down:
             h = layer(h, emb)
             if isinstance(layer, ResidualBlock):
@@ -66,7 +73,7 @@ class UNet(nn.Module):
             if isinstance(layer, ResidualBlock):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = layer(h, emb)
-        return self.leave(h)
+        return self.unfold(self.leave(h))
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError unless `x` is (N, in_channels, H, W) with sides the ladder can halve."""
