@@ -164,7 +164,9 @@ def pack(folder: Path, piece: int) -> None:
     for name in BATCHES:
         images, labels = data.read_cifar(data.folder_of("cifar10") / name)
         picture = io.BytesIO()
-        Image.fromarray(mosaic(images)).save(picture, "WEBP", lossless=True, quality=80, method=4)
+        Image.fromarray(mosaic(images)).save(
+            picture, "WEBP", lossless=True, quality=20, method=0
+        )  # 5 % larger than with more effort, ten times as fast
         arrays[name] = np.frombuffer(picture.getvalue(), np.uint8)
         arrays[name + ".labels"] = labels
     content = io.BytesIO()
@@ -199,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--dry-run", action="store_true", help="show the commands and stop")
     options.add_argument("--pack", type=Path, metavar="FOLDER")
     options.add_argument("--unpack", type=Path, metavar="FOLDER")
-    options.add_argument("--piece", type=float, default=30, help="MB of a piece of --pack")
+    options.add_argument("--piece", type=float, default=28, help="MB of a piece of --pack (default 28: four pieces)")
     return options
 
 

@@ -172,7 +172,7 @@ def train_ours(task: Task) -> Trained:
         "train_seconds": manifest["wall_seconds"],
         "sampler": f"{defaults.sampler}, its default",
         "evaluations": cli.evaluations(defaults.sampler, defaults.steps),
-        "recipe": "the defaults of " + shlex.join(["python", *command[1:6], *task.options]),
+        "recipe": shlex.join(["python", *command[1:6], *task.options]),
     }
     return Trained(draw, facts)
 

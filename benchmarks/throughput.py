@@ -76,11 +76,20 @@ def ceilings(device: torch.device) -> dict[str, Any]:
     }
 
 
+def train_options(text: list[str]) -> argparse.Namespace:
+    """The options of `train`, with its data set's recipe for those that are not given."""
+    options = cli.parser().parse_args(["train", *text])
+    for name, value in training.RECIPES[options.dataset].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
 def build(options: argparse.Namespace, device: torch.device, **changes: Any) -> training.Run:
     """A fresh run as `train` makes it from its options."""
-    channels, blocks = tuple(options.channels or (16, 48, 96)), getattr(options, "blocks", None) or 1
+    sizes = {"channels": tuple(options.channels), "blocks": options.blocks, "patch": options.patch}
     torch.manual_seed(0)
-    net = UNet(SHAPES[options.dataset][0], channels, blocks, num_classes=10)
+    net = UNet(in_channels=SHAPES[options.dataset][0], num_classes=10, **sizes)
     denoiser = Denoiser(net, make_schedule(options.schedule), options.target).to(device)
     return training.Run(denoiser, replace(cli.train_config(options, device), **changes))
 
@@ -93,10 +102,9 @@ def made_up(options: argparse.Namespace, count: int, device: torch.device) -> tu
 
 def count_step(options: argparse.Namespace, batch: int = 8) -> dict[str, float]:
     """Model FLOPs and bytes written an image, in one uncompiled float32 step on the CPU."""
-    cpu, plain = torch.device("cpu"), argparse.Namespace(**vars(options) | {"precision": "float32"})
-    off = False if isinstance(training.TrainConfig.compile, bool) else "off"
-    run = build(plain, cpu, batch=batch, compile=off)
-    images, labels = made_up(plain, batch, cpu)
+    cpu = torch.device("cpu")
+    run = build(options, cpu, batch=batch, precision="float32", compile="off", channels_last=False)
+    images, labels = made_up(options, batch, cpu)
     with FlopCounterMode(display=False) as flops, Written() as written:
         training.train_step(run, images, labels)
     return {"model_flops_per_image": flops.get_total_flops() / batch, "bytes_per_image": 2 * written.count / batch}
@@ -151,7 +159,8 @@ def measure(options: argparse.Namespace, device: torch.device, window: int, coun
 
 def row(text: str, given: argparse.Namespace, device: torch.device, roof: dict[str, Any]) -> dict[str, Any]:
     """Everything about one set of options."""
-    options = cli.parser().parse_args(["train", "--out", "unused", *shlex.split(text)])
+    options = train_options(shlex.split(text))
+    cli.set_up_gpu(options.deterministic)
     found = count_step(options) | measure(options, device, given.window, given.windows)
     flops, traffic = (found["images_per_second"] * found[n] for n in ("model_flops_per_image", "bytes_per_image"))
     shares = {

@@ -24,37 +24,49 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe
+from benchmarks.throughput import train_options
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "training_ledger.json"
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "ledger"
-WIDTHS = {  # narrower and wider than the default
-    "mnist": {"narrow": (16, 32, 64), "wide": (32, 64, 128)},
-    "fashion-mnist": {"narrow": (16, 32, 64), "wide": (32, 64, 128)},
-    "cifar10": {"narrow": (64, 128, 128), "wide": (128, 192, 256)},
+SMALL = {
+    "batch": ("32", "64", "128", "256"),
+    "rate": ("5e-4", "1e-3", "2e-3", "4e-3"),
+    "blocks": ("1", "2"),
+    "patch": ("1", "2"),
+    "channels": ("8 24 48", "16 48 96", "32 96 192"),
+}
+SIZES = {  # what depends on how large the images, the network and the device are
+    "mnist": SMALL,
+    "fashion-mnist": SMALL,
+    "cifar10": {
+        "batch": ("128", "256", "512", "1024"),
+        "rate": ("5e-4", "1e-3", "2e-3", "4e-3"),
+        "blocks": ("1", "2", "3"),
+        "patch": ("1", "2"),
+        "channels": ("64 96 128", "96 160 192", "128 224 256"),
+    },
 }
 MEASURED = ("samples", "accuracy", "accuracy_error", "frechet", "frechet_error", "ratio", "precision", "recall")
 
 
 def changes(dataset: str) -> dict[str, list[str]]:
     """Name of each row -> the options of `train` in which it differs from the baseline."""
-    one = {
+    choices = {
         "target": ("eps", "v", "x0", "edm"),
         "weight": ("simple", "min-snr", "sigmoid"),
         "schedule": ("Cosine", "LinearBeta", "Flow"),
         "ema": ("0", "0.02", "0.05", "0.1", "0.2"),
         "optimizer": ("adamw", "muon"),
-        "batch": ("32", "64", "128", "256", "512"),
-        "rate": ("5e-4", "1e-3", "2e-3", "4e-3"),
         "precision": ("float32", "bfloat16"),
         "compile": ("off", "default", "reduce-overhead"),
-        "blocks": ("1", "2"),
+        **SIZES[dataset],
     }
-    rows = {"baseline": []}
-    rows |= {f"{option} {value}": [f"--{option}", value] for option, values in one.items() for value in values}
-    rows |= {f"width {name}": ["--channels", *map(str, width)] for name, width in WIDTHS[dataset].items()}
-    return rows
+    rows = {
+        f"{option} {value}": [f"--{option}", *value.split()] for option, values in choices.items() for value in values
+    }
+    return {"baseline": []} | rows
 
 
 def train_command(dataset: str, minutes: float, seed: int, device: str, out: Path, options: list[str]) -> list[str]:
@@ -73,12 +85,22 @@ def understand(command: list[str]) -> tuple[argparse.Namespace | None, str]:
         return None, said.getvalue().strip().splitlines()[-1].split("error: ")[-1]
 
 
-def equal_rows(rows: dict[str, list[str]], base: list[str]) -> dict[str, str]:
-    """Name of each row whose options are all defaults of this build -> "baseline"."""
-    settings = {name: understand([*base, *options])[0] for name, options in rows.items()}
-    return {
-        n: "baseline" for n, s in settings.items() if n != "baseline" and s is not None and s == settings["baseline"]
-    }
+def settings(command: list[str], device: torch.device) -> tuple | None:
+    """All that decides about a run, but for its length, as `train` finds it; None where it refuses."""
+    if understand(command)[0] is None:
+        return None
+    options = train_options(command[1:])
+    network = (tuple(options.channels), options.blocks, options.patch, options.schedule, options.target)
+    try:
+        return network, cli.train_config(options, device)
+    except ValueError:  # `train` says it better
+        return None
+
+
+def equal_rows(rows: dict[str, list[str]], base: list[str], device: torch.device) -> set[str]:
+    """Names of the rows, besides the baseline itself, that change nothing."""
+    plain = settings(base, device)
+    return {name for name, options in rows.items() if options and settings([*base, *options], device) == plain}
 
 
 def run(command: list[str]) -> tuple[float, str]:
@@ -150,7 +172,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--dataset", default="mnist", choices=list(WIDTHS))
+    options.add_argument("--dataset", default="mnist", choices=list(SIZES))
     options.add_argument("--minutes", type=float, default=2, help="of training, for each run")
     options.add_argument(
         "--rows", nargs="+", help="names of rows, or their first words (default: all; --list shows them)"
@@ -188,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     table = json.loads(given.out.read_text()) if given.out.exists() else {"rows": []}
     place, base = describe(cli.find_device(given.device)), shlex.split(given.base)
     start = train_command(given.dataset, given.minutes, 0, given.device, given.runs, base)
-    same = equal_rows({"baseline": []} | rows, start)
+    same = equal_rows(rows, start, cli.find_device(given.device))
     for seed in given.seeds:
         for name, options in rows.items():
             key = {"row": name, "dataset": given.dataset, "minutes": given.minutes, "base": given.base}
@@ -196,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
             old = [row for row in table["rows"] if all(row[k] == v for k, v in key.items())]
             if any("refused" not in row for row in old):
                 continue
-            found = {"same_as": same[name]} if name in same else fill(key, [*base, *options], given)
+            found = {"same_as": "baseline"} if name in same else fill(key, [*base, *options], given)
             table["rows"] = [row for row in table["rows"] if row not in old]
             table["rows"].append(key | place | found)
             checkpoints.write_json(given.out, table)

@@ -38,7 +38,7 @@ def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
 
 
 def test_counted_flops_are_those_of_convolutions_and_attention():
-    options = throughput.cli.parser().parse_args(["train", "--out", "x", "--channels", "16"])
+    options = throughput.train_options(["--channels", "16"])
     net, flops = throughput.build(options, torch.device("cpu")).denoiser.net, []
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d):
@@ -127,8 +127,19 @@ def test_rows_are_chosen_by_name_or_first_word(capsys):
     ]  # fmt: skip
     with pytest.raises(SystemExit, match="unknown row 'colour'; known: baseline, target eps"):
         training_ledger.chosen(rows, ["colour"])
-    training_ledger.main(["--list", "--rows", "width"])
-    assert capsys.readouterr().out.splitlines()[0].split() == ["width", "narrow", "--channels", "16", "32", "64"]
+    training_ledger.main(["--list", "--rows", "channels"])
+    assert capsys.readouterr().out.splitlines()[1].split() == [*"channels 16 48 96 --channels 16 48 96".split()]
+
+
+def test_only_rows_that_change_something_are_trained():
+    rows, cpu = training_ledger.changes("mnist"), torch.device("cpu")
+    start = training_ledger.train_command("mnist", 1, 0, "cpu", training_ledger.RUNS, [])
+    equal = training_ledger.equal_rows(rows, start, cpu)
+    # one of each kind, the default; bfloat16 is one on a GPU only
+    assert sorted(name.split()[0] for name in equal) == sorted({name.split()[0] for name in rows} - {"baseline"})
+    assert {"target v", "batch 64", "precision float32", "compile off"} <= equal
+    moved = training_ledger.equal_rows(rows, [*start, "--batch", "128"], cpu)
+    assert "batch 128" in moved and "batch 64" not in moved
 
 
 def test_a_summary_is_over_seeds_best_first():
