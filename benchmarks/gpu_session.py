@@ -7,7 +7,7 @@ on; `cat results.tar.* | tar x` unpacks them. States of unfinished runs and the 
 the same command goes on with them, and skips what was done, also with another folder for the results.
 
     step          what it leaves                                                                 limit, s
-    smoke         outcome of the tests marked `gpu`                                                    60
+    smoke         outcome of the tests marked `gpu`                                                   100
     classifier    the judge of CIFAR-10 samples (aim: 94 % of the test split)                         120
     mnist         a U-Net, 60 s of training, 10,000 samples measured                                  170
     cifar10       a U-Net, 4 minutes of training, 10,000 samples measured by two samplers, a grid     400
@@ -15,8 +15,8 @@ the same command goes on with them, and skips what was done, also with another f
     ledger        one change at a time, 24 s a run, one seed, as far as the time reaches              600
     peers         other libraries for 2 minutes each, where they are installed                        900
 
-`--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar` and `--mnist`
-are the recipes, options of `train`. `--dry-run` shows the commands.
+`--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar="--batch 256"`
+and `--mnist=…` are recipes, options of `train`; `--ledger="--rows target ema"` chooses rows. `--dry-run` shows the commands.
 
 CIFAR-10 must be in the data cache (`DIFFUSION_EDU_CACHE`). Where it must be brought along in small loads: `--pack FOLDER`
 writes the six batches, losslessly pressed, in pieces of at most `--piece` MB, FOLDER/cifar10.00 and so on, each of which can
@@ -28,13 +28,15 @@ import argparse
 import io
 import json
 import math
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +65,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
     train = f"{edu} train {on} --dataset"
     measure = f"{edu} evaluate {on} --samples 10000 --batch 1000 --checkpoint"
     texts = {
-        "smoke": (60, "-m pytest -q -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py"),
+        "smoke": (100, "-m pytest -q -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py"),
         "classifier": (120, f"{edu} train-classifier {on} --dataset cifar10 --out {judge}"),
         "mnist": (
             170,
@@ -86,7 +88,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
         "ledger": (
             600,
             f"-m benchmarks.training_ledger {on} --minutes 0.4 --seeds 0 --batch 1000 --runs {runs} "
-            f"--base={shlex.quote(given.mnist)} --out {tables}/training_ledger.json",
+            f"--base={shlex.quote(given.mnist)} --out {tables}/training_ledger.json {given.ledger}",
         ),
         "peers": (
             900,
@@ -97,21 +99,26 @@ def steps(given: argparse.Namespace) -> list[Step]:
     return [Step(name, limit, [shlex.split(each) for each in commands]) for name, (limit, *commands) in texts.items()]
 
 
+def run(command: list[str], out: IO[str], seconds: float) -> int | None:
+    """Exit status of python with these arguments, None when it was not done in time and was ended, its children too."""
+    print(f"$ python {shlex.join(command)}", file=out, flush=True)
+    with subprocess.Popen([sys.executable, *command], stdout=out, stderr=out, start_new_session=True) as process:
+        try:
+            return process.wait(max(seconds, 0.1))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # a session of its own is a group of its own
+            return None
+
+
 def perform(step: Step, log: Path, seconds: float) -> dict[str, object]:
     """Run a step's commands one after the other, for at most so many seconds; how it went."""
-    started, outcome = perf_counter(), "done"
+    started, status = perf_counter(), 0
     with open(log, "a") as out:
         for command in step.commands:
-            print(f"$ python {shlex.join(command)}", file=out, flush=True)
-            left = seconds - (perf_counter() - started)
-            try:
-                done = subprocess.run([sys.executable, *command], stdout=out, stderr=out, timeout=max(left, 0.1))
-            except subprocess.TimeoutExpired:
-                outcome = f"stopped after {seconds:.0f} s"
+            status = run(command, out, seconds - (perf_counter() - started))
+            if status != 0:
                 break
-            if done.returncode:
-                outcome = f"exit status {done.returncode}"
-                break
+    outcome = {0: "done", None: f"stopped after {seconds:.0f} s"}.get(status, f"exit status {status}")
     return {"step": step.name, "outcome": outcome, "seconds": round(perf_counter() - started, 1)}
 
 
@@ -198,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--mnist-minutes", type=float, default=1)
     options.add_argument("--cifar", default="", help="options of `train` for CIFAR-10, in one string")
     options.add_argument("--cifar-minutes", type=float, default=4)
+    options.add_argument("--ledger", default="", help="options of the ledger, such as its --rows, in one string")
     options.add_argument("--dry-run", action="store_true", help="show the commands and stop")
     options.add_argument("--pack", type=Path, metavar="FOLDER")
     options.add_argument("--unpack", type=Path, metavar="FOLDER")

@@ -24,7 +24,19 @@ pytestmark = [
 
 def test_twenty_steps_in_bfloat16_compiled(tmp_path):
     """On a GPU both are the defaults."""
-    options = ["--dataset", "mnist", "--steps", "20", "--save-every", "20", "--device", "cuda"]
+    options = [
+        "--dataset",
+        "mnist",
+        "--channels",
+        "16",
+        "32",
+        "--steps",
+        "20",
+        "--save-every",
+        "20",
+        "--device",
+        "cuda",
+    ]
     assert cli.main(["train", "--out", str(tmp_path), *options]) == 0
     manifest = checkpoints.read_manifest(tmp_path)
     assert manifest["training"]["precision"] == "bfloat16" and manifest["training"]["device"].startswith("cuda")
