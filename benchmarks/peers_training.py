@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, write_table
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, data, metrics
 
@@ -448,7 +448,7 @@ def main(arguments: list[str] | None = None) -> None:
             table["floors"][place] = floors
             pictures[f"{name}-{given.dataset}-{given.minutes:g}-{seed}-{row['device']}"] = images
             checkpoints.write_arrays(given.out.with_suffix(".npz"), **pictures)
-            checkpoints.write_json(given.out, table)
+            write_table(given.out, table)
             print(f"{name}: {row['steps']} steps in {row['train_seconds']:.0f} s, {row['frechet']:.2f}", flush=True)
 
 

@@ -15,6 +15,7 @@ for a moment through `training.fit`, on made-up images, and writes `data/measure
 """
 
 import argparse
+import json
 import shlex
 import statistics
 from collections.abc import Callable, Iterator
@@ -31,9 +32,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench import Written
-from benchmarks.machine import describe
+from benchmarks.machine import describe, write_table
 from diffusion_edu import __main__ as cli
-from diffusion_edu import checkpoints, training
+from diffusion_edu import training
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.networks import UNet
 from diffusion_edu.schedules import make_schedule
@@ -183,10 +184,13 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--out", type=Path, default=OUT)
     given = options.parse_args(arguments)
     device = cli.find_device(given.device)
-    table = {**describe(device), "window": given.window, "ceilings": ceilings(device), "rows": []}
+    place, roof = describe(device), ceilings(device)
+    table = json.loads(given.out.read_text()) if given.out.exists() else {"rows": []}
     for text in given.train or ["--dataset mnist"]:
-        table["rows"].append(row(text, given, device, table["ceilings"]))
-        checkpoints.write_json(given.out, table)
+        same = {"options": text, "card": place["card"]}
+        found = place | row(text, given, device, roof) | {"ceilings": roof}
+        table["rows"] = [old for old in table["rows"] if any(old[k] != v for k, v in same.items())] + [found]
+        write_table(given.out, table)
         print("\n".join(f"{name:24} {value}" for name, value in table["rows"][-1].items()), flush=True)
 
 

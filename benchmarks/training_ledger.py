@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, write_table
 from benchmarks.throughput import train_options
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints
@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
             found = {"same_as": "baseline"} if name in same else fill(key, [*base, *options], given)
             table["rows"] = [row for row in table["rows"] if row not in old]
             table["rows"].append(key | place | found)
-            checkpoints.write_json(given.out, table)
+            write_table(given.out, table)
             print(f"{name}, seed {seed}: {found.get('frechet', found.get('refused', 'as the baseline'))}", flush=True)
             if place["device"] == "cuda":
                 torch.cuda.empty_cache()  # what judged this run; the next is trained in another process

@@ -29,9 +29,10 @@ def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
     throughput.main([*options, "--train", "--dataset cifar10 --batch 2 --channels 8 8"])
     table = json.loads(out.read_text())
     (row,) = table["rows"]
+    assert table["gpu_rows"] is None and "none is an estimate" in table["gpu_note"]
     assert (row["dataset"], row["batch"], row["idle_share"], row["peak_memory_mb"]) == ("cifar10", 2, None, None)
-    assert table["driver"] is None and table["versions"]["torch"] == torch.__version__
-    rate, roof = row["images_per_second"], table["ceilings"]
+    assert row["driver"] is None and row["versions"]["torch"] == torch.__version__
+    rate, roof = row["images_per_second"], row["ceilings"]
     assert row["quartiles"][0] <= rate <= row["quartiles"][1] and rate > 0
     assert row["matrix_share"] == pytest.approx(rate * row["model_flops_per_image"] / 1e12 / roof["matrix_tflops"])
     assert row["copy_share"] == pytest.approx(rate * row["bytes_per_image"] / 1e9 / roof["copy_gb_per_s"])
@@ -274,6 +275,12 @@ def test_cifar_travels_in_pieces(tmp_path, monkeypatch, capsys):
     assert gpu_session.main(["--unpack", str(tmp_path / "load")]) == 0
     assert {name: (tmp_path / "there" / "cifar10" / name).read_bytes() for name in raw} == raw
     assert "CIFAR-10 train: 20 images" in capsys.readouterr().out
+
+
+def test_a_table_says_how_many_rows_a_gpu_gave(tmp_path):
+    machine.write_table(tmp_path / "t.json", {"rows": [{"device": "cuda"}, {"device": "cpu"}]})
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert (table["gpu_rows"], table["gpu_note"], len(table["rows"])) == (1, None, 2)
 
 
 def test_a_machine_tells_its_name():
