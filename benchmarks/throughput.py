@@ -61,9 +61,9 @@ def fastest(work: Callable[[], object], device: torch.device, repetitions: int =
 
 
 def ceilings(device: torch.device) -> dict[str, Any]:
-    """Measured rates of one large matrix product, in bfloat16 on a GPU and float32 on a CPU, and of one large copy."""
+    """Measured rates of one large matrix product, in the number format that `train` picks here, and of one large copy."""
     gpu = device.type == "cuda"
-    size, dtype = (8192, torch.bfloat16) if gpu else (1024, torch.float32)
+    size, dtype = 8192 if gpu else 1024, getattr(torch, cli.find_precision("auto", device))
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     product = fastest(lambda: left @ right, device)
     source = torch.randn(2**28 if gpu else 2**24, device=device)

@@ -212,10 +212,13 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(name: str, device: torch.device) -> str:
-    """The number format asked for; for "auto" bfloat16 where the device computes in it, else float32."""
+    """The number format asked for; for "auto" bfloat16 where the device has instructions for it, else float32."""
     if name != "auto":
         return name
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    has_it = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # torch has no public name for it; bool() is False
+    return "bfloat16" if device.type == "cpu" and has_it() else "float32"
 
 
 def train_config(options: argparse.Namespace, device: torch.device) -> training.TrainConfig:
@@ -268,8 +271,13 @@ def train(options: argparse.Namespace) -> None:
     shape, digest = list(images.shape[1:]), dataset.sha256
     facts = {
         "dataset": {"name": dataset.name, "split": "train", "images": len(images), "shape": shape, "sha256": digest},
-        "training": asdict(run.config)
-        | {"device": str(device), "threads": torch.get_num_threads(), "processes": parallel.size()},
+        "training": {
+            **asdict(run.config),
+            "deterministic": options.deterministic,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "processes": parallel.size(),
+        },
     }
     if parallel.rank() == 0:
         finish(run, options.out, network, facts)

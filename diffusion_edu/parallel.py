@@ -15,10 +15,16 @@ from torch import Tensor, nn
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the processes that torchrun started, if it did; return the device that is this process's own."""
+    """Join the processes that torchrun started, if it did; return the device that is this process's own.
+
+    Raises ValueError when there are more of them than GPUs.
+    """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        if here > torch.cuda.device_count():
+            raise ValueError(f"{here} processes need as many GPUs, here are {torch.cuda.device_count()}")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

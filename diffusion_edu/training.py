@@ -99,13 +99,13 @@ class TrainConfig:
 
 
 SMALL = {
-    "channels": (16, 48, 96),
+    "channels": (48, 96),
     "blocks": 1,
-    "patch": 1,
+    "patch": 2,
     "batch": 64,
     "rate": 2e-3,
     "flips": False,
-    "save_every": 100,
+    "save_every": 200,
 }
 RECIPES = {  # what suits ten minutes: MNIST's on two cores of a CPU, CIFAR-10's on one large GPU
     "mnist": SMALL,
@@ -135,8 +135,8 @@ class Record:
 class Run:
     """A training run in memory: the denoiser, its averaged twin `ema`, the optimizers, and how many steps are done.
 
-    at_once: images that go through the network together; after an out-of-memory fewer than the batch. compiled: the loss as
-    torch.compile builds it at its first call, after any state was loaded, or None.
+    at_once: images that go through the network together; after an out-of-memory fewer than the batch. compile: the
+    configuration's, or "off" after torch.compile failed.
     """
 
     def __init__(self, denoiser: Denoiser, config: TrainConfig) -> None:
@@ -151,12 +151,18 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.at_once = -(-config.batch // parallel.size())
-        mode = None if config.compile == "default" else config.compile
-        self.compiled = None if config.compile == "off" else torch.compile(denoising_loss, mode=mode)
-        self.compile_proved = False
+        self.compile, self.compiled, self.compile_proved = config.compile, None, False
         # what a continued run must share with the saved one, besides its configuration; `fit` adds the data
         schedule = f"{type(denoiser.schedule).__name__}({vars(denoiser.schedule)})"
         self.task = {"schedule": schedule, "target": denoiser.target}
+
+    def loss_function(self) -> Callable[..., Tensor]:
+        """`denoising_loss`, compiled where asked for: at the first call, when any state was loaded."""
+        if self.compile == "off":
+            return denoising_loss
+        if self.compiled is None:
+            self.compiled = torch.compile(denoising_loss, mode=None if self.compile == "default" else self.compile)
+        return self.compiled
 
     def state(self) -> dict[str, Tensor]:
         """All tensors of the run under flat names."""
@@ -181,7 +187,7 @@ class Run:
             p, value = parameters[name], tensors[full_name]
             # a moment lies in memory as its parameter does: fused optimizers rely on it
             moment = torch.empty_like(p).copy_(value) if value.shape == p.shape else value.to(p.device)
-            home[p].state[p][key] = moment.detach()
+            home[p].state[p][key] = moment
 
     def save(self, path: Path) -> None:
         """Write the whole state to one safetensors file, atomically."""
@@ -278,9 +284,9 @@ def draw_step(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     if config.flips:
         mirrored = torch.rand(len(x0), generator=g, device=x0.device) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
-    if config.channels_last:
-        x0, eps = (part.contiguous(memory_format=torch.channels_last) for part in (x0, eps))
-    return tuple(part[parallel.rank() :: parallel.size()] for part in (x0, t, eps, y))
+    x0, t, eps, y = (part[parallel.rank() :: parallel.size()] for part in (x0, t, eps, y))
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    return x0.contiguous(memory_format=layout), t, eps.contiguous(memory_format=layout), y
 
 
 def train_step(run: Run, images: Tensor, labels: Tensor) -> Tensor:
@@ -323,12 +329,12 @@ def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
     """The same by `at_once` images at a time, whose gradients add up."""
     config, denoiser = run.config, run.denoiser
     device, summed = parts[0].device, 0.0
+    if run.compile != "off":
+        torch.compiler.cudagraph_mark_step_begin()  # whatever the last step's graph gave may be written over
     for x0, t, eps, y in zip(*(part.split(run.at_once) for part in parts), strict=True):
         weight = loss_weight(denoiser.schedule, t, denoiser.target, config.weight)
-        if run.compiled:
-            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            losses = (run.compiled or denoising_loss)(denoiser, x0, t, eps, y)
+            losses = run.loss_function()(denoiser, x0, t, eps, y)
         loss = (losses * weight).sum() / config.batch
         loss.backward()
         summed = summed + loss.detach()
@@ -350,9 +356,9 @@ def make_room(run: Run, error: Exception) -> bool:
 
 def do_without_compile(run: Run, error: Exception) -> bool:
     """After a failed first call of a compiled network: go on without, and say so. False for any other error."""
-    if run.compiled is None or run.compile_proved:
+    if run.compile == "off" or run.compile_proved:
         return False
-    run.compiled = None
+    run.compile = "off"
     reason = " ".join(str(error).split())[:150]
     say(f"torch.compile failed, training goes on without it: {type(error).__name__}: {reason}")
     return True

@@ -57,7 +57,8 @@ def test_ceilings_are_work_over_time(monkeypatch):
     monkeypatch.setattr(throughput, "fastest", lambda work, device: (work(), next(seconds))[1])
     found = throughput.ceilings(torch.device("cpu"))
     assert found["matrix_tflops"] == 2 * 1024**3 / 0.5 / 1e12 and found["copy_gb_per_s"] == 2 * 2**26 / 0.25 / 1e9
-    assert (found["matrix"], found["copy"]) == ("1024 x 1024, float32", "64 MiB, bytes read and written")
+    precision = throughput.cli.find_precision("auto", torch.device("cpu"))
+    assert (found["matrix"], found["copy"]) == (f"1024 x 1024, {precision}", "64 MiB, bytes read and written")
 
 
 # --- the ledger ---
@@ -136,9 +137,10 @@ def test_only_rows_that_change_something_are_trained():
     rows, cpu = training_ledger.changes("mnist"), torch.device("cpu")
     start = training_ledger.train_command("mnist", 1, 0, "cpu", training_ledger.RUNS, [])
     equal = training_ledger.equal_rows(rows, start, cpu)
-    # one of each kind, the default; bfloat16 is one on a GPU only
+    # one of each kind, the default
     assert sorted(name.split()[0] for name in equal) == sorted({name.split()[0] for name in rows} - {"baseline"})
-    assert {"target v", "batch 64", "precision float32", "compile off"} <= equal
+    precision = training_ledger.cli.find_precision("auto", cpu)
+    assert {"target v", "batch 64", f"precision {precision}", "compile off"} <= equal
     moved = training_ledger.equal_rows(rows, [*start, "--batch", "128"], cpu)
     assert "batch 128" in moved and "batch 64" not in moved
 

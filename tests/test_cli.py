@@ -196,7 +196,8 @@ def test_the_exit_status_reaches_the_shell(tmp_path):
 
 def test_train_then_sample(capsys, tmp_path):
     out = tmp_path / "run"
-    assert cli.main(["train", "--out", str(out), *OPTIONS, "--images", "32", "--p-null", "0.3", "--target", "eps"]) == 0
+    more = ["--images", "32", "--p-null", "0.3", "--target", "eps", "--precision", "float32"]
+    assert cli.main(["train", "--out", str(out), *OPTIONS, *more]) == 0
     manifest = checkpoints.load(out).manifest
     assert manifest["dataset"] == {
         "name": "mnist", "split": "train", "images": 32, "shape": [1, 28, 28], "sha256": small_set().sha256,
@@ -325,15 +326,22 @@ def test_mistakes_in_tables(capsys, model):
     assert "measured with another classifier" in complaint(capsys, [*arguments, "--table", table])
 
 
-def test_precision_is_chosen_by_the_device():
+def test_precision_is_chosen_by_the_device(monkeypatch):
     cpu = torch.device("cpu")
-    assert cli.find_precision("auto", cpu) == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert cli.find_precision("auto", cpu) == "bfloat16"
+    assert cli.find_precision("float32", cpu) == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert cli.find_precision("auto", cpu) == cli.find_precision("auto", torch.device("mps")) == "float32"
     assert cli.find_precision("bfloat16", cpu) == "bfloat16"
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert cli.find_precision("auto", cpu) == "float32"
     options = cli.parser().parse_args(["train", "--batch", "8"])
     config = cli.train_config(options, cpu)
     assert (config.batch, config.precision, config.compile, config.channels_last) == (8, "float32", "off", False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     config = cli.train_config(options, torch.device("cuda"))
-    assert (config.compile, config.channels_last) == ("default", True)
+    assert (config.precision, config.compile, config.channels_last) == ("bfloat16", "default", True)
     options = cli.parser().parse_args(["train", "--compile", "reduce-overhead", "--no-channels-last"])
     config = cli.train_config(options, torch.device("cuda"))
     assert (config.compile, config.channels_last) == ("reduce-overhead", False)

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_edu import checkpoints, parallel, training
+from diffusion_edu import checkpoints, denoisers, parallel, process, training
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.networks import VAE, UNet, VarianceHead
@@ -418,6 +419,71 @@ def test_a_step_can_be_timed_without_touching_the_run():
     assert_same(run, untimed)
 
 
+class Waits(TorchDispatchMode):
+    """Notes each operation that brings a value from the device to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.seen.append(function)
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"optimizer": "muon", "weight": "sigmoid", "flips": True, "precision": "bfloat16"}]
+)
+@pytest.mark.parametrize("target", ["v", "edm"])
+def test_nothing_in_a_step_looks_at_a_value(monkeypatch, choices, target):
+    """So on a GPU the host runs ahead. Checks of values, which are for a CPU only, are switched off as on a GPU."""
+    run = new_run(replace(CONFIG, **choices), target=target)
+    with Waits() as waits:
+        train_step(run, IMAGES, LABELS)
+    assert waits.seen, "the checks do look"
+    for module in (denoisers, process):
+        monkeypatch.setattr(module, "within_reach", lambda x: False)
+    with Waits() as waits:
+        train_step(run, IMAGES, LABELS)
+    assert waits.seen == []
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_never_stops_the_host_in_a_step():
+    run = new_run(replace(CONFIG, flips=True, precision="bfloat16", channels_last=True))
+    run = Run(run.denoiser.cuda(), run.config)
+    images, labels = IMAGES.cuda(), LABELS.cuda()
+    train_step(run, images, labels)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(run, images, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_run_on_a_gpu_continues_bit_for_bit_where_asked_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        config, images, labels = replace(CONFIG, precision="bfloat16"), IMAGES.cuda(), LABELS.cuda()
+        runs = [Run(new_run(config, seed=seed).denoiser.cuda(), config) for seed in (0, 0, 99)]
+        finish(runs[0], images=images, labels=labels)
+        for record in fit(runs[1], images, labels, tmp_path / "state"):
+            if record.step == 8:
+                break
+        finish(runs[2], tmp_path / "state", images, labels)
+        assert_same(runs[2], runs[0])
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 # memory and compilers
 
 
@@ -471,11 +537,12 @@ def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(monkeypa
         finish(new_run())
 
 
-def test_a_compiler_that_fails_is_done_without(monkeypatch, capsys):
-    def broken(*arguments):
+@pytest.mark.parametrize("at", ["the call", "the start"])
+def test_a_compiler_that_fails_is_done_without(monkeypatch, capsys, at):
+    def broken(*arguments, **options):
         raise RuntimeError("No working C++ compiler found\nin: g++\n")
 
-    monkeypatch.setattr(torch, "compile", lambda function, mode=None: broken)
+    monkeypatch.setattr(torch, "compile", broken if at == "the start" else lambda function, mode=None: broken)
     finish(run := new_run(replace(CONFIG, compile="default")))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -506,7 +573,7 @@ def test_the_compiler_sees_one_graph_and_the_state_does_not_see_the_compiler(tmp
     monkeypatch.setattr(torch, "compile", lambda f, mode=None: build(f, backend="aot_eager", fullgraph=True))
     config, state = replace(CONFIG, steps=4, compile="reduce-overhead"), tmp_path / "state"
     finish(compiled := new_run(config, target=target), state)
-    assert compiled.compiled is not None and compiled.compile_proved
+    assert compiled.compile == "reduce-overhead" and compiled.compile_proved
     finish(plain := new_run(replace(config, compile="off"), target=target))
     assert compiled.state().keys() == plain.state().keys()
     # traced operations may be rounded otherwise than the same in eager mode
@@ -593,12 +660,12 @@ def test_two_processes_do_what_one_does_also_after_a_kill(tmp_path):
     assert done.stdout.count("wrote") == 1
     losses = [[float(line.split(",")[1]) for line in log_of(folder)[1:]] for folder in (alone, pair)]
     assert len(losses[0]) == 3
-    # float32 sums in another order; Adam then moves weights without a gradient, as in front of a group norm, anyhow
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    # float32 sums in another order; Adam makes more of it where a gradient is nearly 0
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert checkpoints.read_manifest(pair)["training"]["processes"] == 2
     x, t = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 0.4, 0.7, 0.9])
     one, two = (checkpoints.load(folder).raw(x, t, torch.arange(4)).value for folder in (alone, pair))
-    assert float((one - two).norm() / one.norm()) < 1e-2
+    assert float((one - two).norm() / one.norm()) < 1e-3  # without a sum of gradients it is 0.2
 
 
 # kill -9
