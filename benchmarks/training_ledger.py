@@ -122,7 +122,7 @@ def judge(folder: Path, judged: Path, given: argparse.Namespace) -> dict[str, An
     row = next(r for r in reversed(table["rows"]) if r["checkpoint"] == cli.sha256_of(folder))
     floors = table["floors"][str(given.samples)]
     found = {name: row[name] for name in MEASURED}
-    how = {name: row[name] for name in ("sampler", "evaluations", "grid")}
+    how = {name: row[name] for name in ("sampler", "evaluations", "grid")} | {"classifier": table["classifier"]}
     return found | {"floor": floors["floor"], "floor_error": floors["floor_error"]} | how
 
 
@@ -170,6 +170,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return dict(sorted(means.items(), key=lambda item: item[1]["frechet"]))
 
 
+def matches(row: dict[str, Any], key: dict[str, Any]) -> bool:
+    """Whether a row has all values of `key`."""
+    return all(row[k] == v for k, v in key.items())
+
+
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--dataset", default="mnist", choices=list(SIZES))
@@ -211,21 +216,20 @@ def main(arguments: list[str] | None = None) -> None:
     place, base = describe(cli.find_device(given.device)), shlex.split(given.base)
     start = train_command(given.dataset, given.minutes, 0, given.device, given.runs, base)
     same = equal_rows(rows, start, cli.find_device(given.device))
+    shared = {"dataset": given.dataset, "minutes": given.minutes, "base": given.base, "card": place["card"]}
     for seed in given.seeds:
         for name, options in rows.items():
-            key = {"row": name, "dataset": given.dataset, "minutes": given.minutes, "base": given.base}
-            key |= {"seed": seed, "card": place["card"]}
-            old = [row for row in table["rows"] if all(row[k] == v for k, v in key.items())]
+            key = {"row": name, "seed": seed} | shared
+            old = [row for row in table["rows"] if matches(row, key)]
             if any("refused" not in row for row in old):
                 continue
             found = {"same_as": "baseline"} if name in same else fill(key, [*base, *options], given)
-            table["rows"] = [row for row in table["rows"] if row not in old]
-            table["rows"].append(key | place | found)
+            table["rows"] = [row for row in table["rows"] if row not in old] + [key | place | found]
             write_table(given.out, table)
             print(f"{name}, seed {seed}: {found.get('frechet', found.get('refused', 'as the baseline'))}", flush=True)
             if place["device"] == "cuda":
                 torch.cuda.empty_cache()  # what judged this run; the next is trained in another process
-    for name, found in summary(table["rows"]).items():
+    for name, found in summary([row for row in table["rows"] if matches(row, shared)]).items():
         print(f"{name:24} {found}")
 
 
