@@ -26,33 +26,17 @@ import torch
 from benchmarks.machine import describe, write_table
 from benchmarks.throughput import train_options
 from diffusion_edu import __main__ as cli
-from diffusion_edu import checkpoints
+from diffusion_edu import checkpoints, training
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "training_ledger.json"
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "ledger"
-SMALL = {
-    "batch": ("32", "64", "128", "256"),
-    "rate": ("5e-4", "1e-3", "2e-3", "4e-3"),
-    "blocks": ("1", "2"),
-    "patch": ("1", "2"),
-    "channels": ("8 24 48", "16 48 96", "32 96 192"),
-}
-SIZES = {  # what depends on how large the images, the network and the device are
-    "mnist": SMALL,
-    "fashion-mnist": SMALL,
-    "cifar10": {
-        "batch": ("128", "256", "512", "1024"),
-        "rate": ("5e-4", "1e-3", "2e-3", "4e-3"),
-        "blocks": ("1", "2", "3"),
-        "patch": ("1", "2"),
-        "channels": ("64 96 128", "96 160 192", "128 224 256"),
-    },
-}
 MEASURED = ("samples", "accuracy", "accuracy_error", "frechet", "frechet_error", "ratio", "precision", "recall")
 
 
 def changes(dataset: str) -> dict[str, list[str]]:
-    """Name of each row -> the options of `train` in which it differs from the baseline."""
+    """Name of each row -> the options of `train` in which it differs from the baseline, the data set's recipe."""
+    recipe = training.RECIPES[dataset]
+    widths = [[8 * max(1, round(factor * width / 8)) for width in recipe["channels"]] for factor in (0.5, 0.75, 1.5)]
     choices = {
         "target": ("eps", "v", "x0", "edm"),
         "weight": ("simple", "min-snr", "sigmoid"),
@@ -61,7 +45,11 @@ def changes(dataset: str) -> dict[str, list[str]]:
         "optimizer": ("adamw", "muon"),
         "precision": ("float32", "bfloat16"),
         "compile": ("off", "default", "reduce-overhead"),
-        **SIZES[dataset],
+        "batch": [str(round(recipe["batch"] * factor)) for factor in (0.25, 0.5, 2, 4)],
+        "rate": [f"{recipe['rate'] * factor:g}" for factor in (0.25, 0.5, 2, 4)],
+        "blocks": ("1", "2", "3"),
+        "patch": ("1", "2"),
+        "channels": [" ".join(map(str, width)) for width in widths],
     }
     rows = {
         f"{option} {value}": [f"--{option}", *value.split()] for option, values in choices.items() for value in values
@@ -177,7 +165,7 @@ def matches(row: dict[str, Any], key: dict[str, Any]) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--dataset", default="mnist", choices=list(SIZES))
+    options.add_argument("--dataset", default="mnist", choices=list(training.RECIPES))
     options.add_argument("--minutes", type=float, default=2, help="of training, for each run")
     options.add_argument(
         "--rows", nargs="+", help="names of rows, or their first words (default: all; --list shows them)"

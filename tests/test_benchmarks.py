@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_session, machine, peers_training, throughput, training_ledger
-from diffusion_edu import checkpoints, data
+from diffusion_edu import checkpoints, data, training
 
 # --- throughput ---
 
@@ -39,7 +39,7 @@ def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
 
 
 def test_counted_flops_are_those_of_convolutions_and_attention():
-    options = throughput.train_options(["--channels", "16"])
+    options = throughput.train_options(["--channels", "16", "--patch", "1"])
     net, flops = throughput.build(options, torch.device("cpu")).denoiser.net, []
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d):
@@ -124,25 +124,32 @@ def test_what_train_itself_refuses_is_noted_and_tried_again(ledger, monkeypatch)
 
 def test_rows_are_chosen_by_name_or_first_word(capsys):
     rows = training_ledger.changes("mnist")
-    assert list(training_ledger.chosen(rows, ["target", "batch 64"])) == [
-        "target eps", "target v", "target x0", "target edm", "batch 64",
+    assert list(training_ledger.chosen(rows, ["target", "optimizer muon"])) == [
+        "target eps", "target v", "target x0", "target edm", "optimizer muon",
     ]  # fmt: skip
     with pytest.raises(SystemExit, match="unknown row 'colour'; known: baseline, target eps"):
         training_ledger.chosen(rows, ["colour"])
     training_ledger.main(["--list", "--rows", "channels"])
-    assert capsys.readouterr().out.splitlines()[1].split() == [*"channels 16 48 96 --channels 16 48 96".split()]
+    widths = [8 * round(0.5 * width / 8) for width in training.RECIPES["mnist"]["channels"]]
+    assert capsys.readouterr().out.splitlines()[0].split("--channels ")[1] == " ".join(map(str, widths))
 
 
-def test_only_rows_that_change_something_are_trained():
-    rows, cpu = training_ledger.changes("mnist"), torch.device("cpu")
-    start = training_ledger.train_command("mnist", 1, 0, "cpu", training_ledger.RUNS, [])
+@pytest.mark.parametrize("dataset", training.RECIPES)
+def test_only_rows_that_change_something_are_trained(dataset):
+    rows, cpu = training_ledger.changes(dataset), torch.device("cpu")
+    start = training_ledger.train_command(dataset, 1, 0, "cpu", training_ledger.RUNS, [])
+    assert all(training_ledger.settings([*start, *options], cpu) for options in rows.values()), (
+        "this build knows them all"
+    )
     equal = training_ledger.equal_rows(rows, start, cpu)
-    # one of each kind, the default
-    assert sorted(name.split()[0] for name in equal) == sorted({name.split()[0] for name in rows} - {"baseline"})
-    precision = training_ledger.cli.find_precision("auto", cpu)
-    assert {"target v", "batch 64", f"precision {precision}", "compile off"} <= equal
-    moved = training_ledger.equal_rows(rows, [*start, "--batch", "128"], cpu)
-    assert "batch 128" in moved and "batch 64" not in moved
+    named = (
+        "target weight schedule ema optimizer precision compile blocks patch".split()
+    )  # each has the default among them
+    assert sorted(name.split()[0] for name in equal) == sorted(named)
+    assert {"target v", "weight simple", "optimizer adamw"} <= equal
+    double = str(2 * training.RECIPES[dataset]["batch"])
+    moved = training_ledger.equal_rows(rows, [*start, "--batch", double], cpu)
+    assert moved == equal | {f"batch {double}"}
 
 
 def test_a_summary_is_over_seeds_best_first():
