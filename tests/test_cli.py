@@ -18,7 +18,7 @@ from diffusion_edu.networks import VAE, Classifier, UNet
 from diffusion_edu.schedules import Cosine
 
 TINY = {"in_channels": 1, "channels": (8, 8, 8), "num_classes": 10, "embedding": 16}
-OPTIONS = ["--steps", "2", "--batch", "8", "--channels", "8", "8", "8", "--device", "cpu"]
+OPTIONS = ["--steps", "2", "--batch", "8", "--channels", "8", "8", "8", "--patch", "1", "--device", "cpu"]
 
 
 def small_set(name="mnist", split="train"):
