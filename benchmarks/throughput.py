@@ -128,7 +128,11 @@ def busy_seconds(spans: list[tuple[float, float]]) -> float:
 
 def idle_share(found: profile, seconds: float) -> float | None:
     """Share of `seconds` in which no kernel or copy ran on the GPU, from their profile."""
-    events = [e.time_range for e in found.events() if e.device_type == DeviceType.CUDA]
+    events = [  # annotations are named spans around kernels, the gaps between them included
+        e.time_range
+        for e in found.events()
+        if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
+    ]
     return 1 - busy_seconds([(e.start, e.end) for e in events]) / 1e6 / seconds if events else None
 
 
