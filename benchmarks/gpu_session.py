@@ -16,7 +16,8 @@ the same command goes on with them, and skips what was done, also with another f
     peers         other libraries for 2 minutes each, where they are installed                        900
 
 `--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar="--batch 256"`
-and `--mnist=…` are recipes, options of `train`; `--ledger="--rows target ema"` chooses rows. `--dry-run` shows the commands.
+and `--mnist=…` are recipes, options of `train`; `--ledger="--rows target ema"` chooses rows. `--dry-run` shows the commands;
+`--device cpu`, with small figures, rehearses them.
 
 CIFAR-10 must be in the data cache (`DIFFUSION_EDU_CACHE`). Where it must be brought along in small loads: `--pack FOLDER`
 writes the six batches, losslessly pressed, in pieces of at most `--piece` MB, FOLDER/cifar10.00 and so on, each of which can
@@ -61,12 +62,12 @@ def steps(given: argparse.Namespace) -> list[Step]:
     """All steps in order of value, writing below the first folder."""
     names = ("cifar10-classifier", "mnist-unet", "cifar10-unet", "ledger-runs", "tables")
     judge, mnist, cifar, runs, tables = (shlex.quote(str(given.work / name)) for name in names)
-    edu, on = "-m diffusion_edu", "--device cuda"
+    edu, on = "-m diffusion_edu", f"--device {given.device}"
     train = f"{edu} train {on} --dataset"
-    measure = f"{edu} evaluate {on} --samples 10000 --batch 1000 --checkpoint"
+    measure = f"{edu} evaluate {on} --samples {given.samples} --batch 1000 --checkpoint"
     texts = {
         "smoke": (100, "-m pytest -q -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py"),
-        "classifier": (120, f"{edu} train-classifier {on} --dataset cifar10 --out {judge}"),
+        "classifier": (120, f"{edu} train-classifier {on} --dataset cifar10 --out {judge} {given.classifier}"),
         "mnist": (
             170,
             f"{train} mnist --minutes {given.mnist_minutes:g} --out {mnist} {given.mnist}",
@@ -93,7 +94,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
         "peers": (
             900,
             f"-m benchmarks.peers_training {on} --minutes 2 --samples 2000 --evaluations 50 "
-            f"--options={shlex.quote(given.mnist)} --out {tables}/peers_training.json",
+            f"--options={shlex.quote(given.mnist)} --out {tables}/peers_training.json {given.peers}",
         ),
     }
     return [Step(name, limit, [shlex.split(each) for each in commands]) for name, (limit, *commands) in texts.items()]
@@ -205,7 +206,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--mnist-minutes", type=float, default=1)
     options.add_argument("--cifar", default="", help="options of `train` for CIFAR-10, in one string")
     options.add_argument("--cifar-minutes", type=float, default=4)
+    options.add_argument("--classifier", default="", help="options of `train-classifier`, in one string")
     options.add_argument("--ledger", default="", help="options of the ledger, such as its --rows, in one string")
+    options.add_argument("--peers", default="", help="options of the comparison with other libraries, in one string")
+    options.add_argument("--samples", type=int, default=10_000, help="drawn from each network to be measured")
+    options.add_argument("--device", default="cuda", help="cpu to rehearse")
     options.add_argument("--dry-run", action="store_true", help="show the commands and stop")
     options.add_argument("--pack", type=Path, metavar="FOLDER")
     options.add_argument("--unpack", type=Path, metavar="FOLDER")

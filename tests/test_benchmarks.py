@@ -22,6 +22,18 @@ def test_overlapping_kernels_are_busy_once():
     assert throughput.busy_seconds([]) == 0
 
 
+def test_idle_is_what_no_kernel_fills():
+    def event(start, end, device, annotation=False):
+        span = argparse.Namespace(start=start, end=end)
+        return argparse.Namespace(time_range=span, device_type=device, is_user_annotation=annotation)
+
+    cuda, cpu = throughput.DeviceType.CUDA, throughput.DeviceType.CPU
+    events = [event(0, 3e5, cuda), event(2e5, 5e5, cuda), event(0, 1e6, cpu), event(0, 9e5, cuda, annotation=True)]
+    found = argparse.Namespace(events=lambda: events)
+    assert throughput.idle_share(found, 1.0) == pytest.approx(0.5)  # microseconds
+    assert throughput.idle_share(argparse.Namespace(events=list), 1.0) is None
+
+
 def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
     out = tmp_path / "throughput.json"
     monkeypatch.setattr(throughput, "ceilings", lambda device: {"matrix_tflops": 0.5, "copy_gb_per_s": 2.0})
