@@ -81,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
         "recipe", "what is not given is taken from the data set's own in training.RECIPES"
     )
     recipe.add_argument("--batch", type=int, help="images a step, of all processes together")
-    recipe.add_argument("--rate", type=float, help="peak learning rate")
+    recipe.add_argument("--optimizer", help=", ".join(training.CHOICES["optimizer"]))
+    recipe.add_argument("--rate", type=float, help="peak learning rate; the best one depends on the optimizer")
     recipe.add_argument("--channels", type=int, nargs="+", help="width of each resolution, the finest first")
     recipe.add_argument("--blocks", type=int, help="residual blocks a resolution")
     recipe.add_argument("--patch", type=int, help="fold squares of so many pixels a side into channels")
@@ -91,7 +92,6 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
     choice.add_argument("--target", default="v", help=", ".join(TARGETS))
     choice.add_argument("--weight", default="simple", help=", ".join(training.CHOICES["weight"]))
-    choice.add_argument("--optimizer", default="adamw", help=", ".join(training.CHOICES["optimizer"]))
     choice.add_argument("--ema", type=float, default=0.05, help="width of the weight average, as a share of the run")
     choice.add_argument("--p-null", type=float, default=0.1, help="share of labels withheld")
     speed = train.add_argument_group("speed", "auto: what was measured to be fastest on a device of this kind")

@@ -359,7 +359,8 @@ def test_every_recipe_names_options_and_builds_a_network_of_at_most_ten_million(
 
 
 def test_the_recipe_fills_what_no_option_says(tmp_path, monkeypatch):
-    small = {"channels": (8, 16), "blocks": 2, "patch": 2, "batch": 8, "rate": 1e-4, "flips": True, "save_every": 20}
+    small = {"channels": (8, 16), "blocks": 2, "patch": 2, "batch": 8, "rate": 1e-4, "save_every": 20}
+    small |= {"optimizer": "adamw", "flips": True}
     monkeypatch.setitem(training.RECIPES, "mnist", small)
     monkeypatch.chdir(tmp_path)
     options = ["train", "--steps", "2", "--batch", "4", "--weight", "min-snr", "--target", "edm", "--optimizer", "muon"]
