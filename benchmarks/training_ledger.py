@@ -54,7 +54,9 @@ def changes(dataset: str) -> dict[str, list[str]]:
     rows = {
         f"{option} {value}": [f"--{option}", *value.split()] for option, values in choices.items() for value in values
     }
-    return {"baseline": []} | rows
+    other, factor = ("adamw", 0.2) if recipe["optimizer"] == "muon" else ("muon", 5)  # Muon's rates are the higher ones
+    rate = f"{recipe['rate'] * factor:g}"
+    return {"baseline": []} | rows | {f"optimizer {other} rate {rate}": ["--optimizer", other, "--rate", rate]}
 
 
 def train_command(dataset: str, minutes: float, seed: int, device: str, out: Path, options: list[str]) -> list[str]:
