@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -17,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffusion_edu import checkpoints, data, metrics, parallel, samplers, training
+from diffusion_edu import checkpoints, data, judges, metrics, parallel, samplers, training
 from diffusion_edu.denoisers import Denoiser, DenoiserFunction
 from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
@@ -39,7 +41,7 @@ from diffusion_edu.likelihood import (
 )
 from diffusion_edu.losses import interpolated_log_variance
 from diffusion_edu.metrics import mean_and_error, measure_elbo
-from diffusion_edu.networks import VAE, Classifier, NoisyClassifier, UNet, VarianceHead
+from diffusion_edu.networks import VAE, NoisyClassifier, UNet, VarianceHead
 from diffusion_edu.process import TARGETS, normal_like, q_sample
 from diffusion_edu.samplers import NEEDS_GENERATOR, SAMPLERS, evaluations, steps_within
 from diffusion_edu.schedules import SCHEDULES, SPACINGS, Schedule, make_schedule, time_grid
@@ -100,7 +102,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--table", type=Path, help="JSON file for the figures, continued where an earlier run stopped"
     )
-    evaluate.add_argument("--keep", type=int, default=10, help="digits of each row kept beside the table, as .npz")
+    evaluate.add_argument("--keep", type=int, default=10, help="images of each row kept beside the table, as .npz")
+    evaluate.add_argument(
+        "--judge", type=Path, help="folder of the classifier that judges (default: the data set's own)"
+    )
+    evaluate.add_argument(
+        "--features",
+        type=Path,
+        help="TorchScript file whose features give one more Fréchet distance: FID with Inception's",
+    )
+    evaluate.add_argument("--reference", choices=["train", "test"], default="train", help="split for --features")
     for command, many in ((sample, None), (evaluate, "+")):
         one = (lambda value: value) if many is None else (lambda value: [value])
         command.add_argument("--checkpoint", type=Path, nargs=many, default=one(CHECKPOINTS / "mnist-unet"))
@@ -126,9 +137,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "mnist-unet")
     export.add_argument("--out", type=Path, required=True, help="the file, NAME.onnx")
 
-    classifier = commands.add_parser("train-classifier", help="train the MNIST classifier that judges samples")
+    classifier = commands.add_parser("train-classifier", help="train the classifier that judges a data set's samples")
+    classifier.add_argument("--dataset", default="mnist", help=", ".join(judges.JUDGES))
     classifier.add_argument("--out", type=Path, required=True)
-    classifier.add_argument("--epochs", type=int, default=10)
+    classifier.add_argument("--epochs", type=int, help="(default 10, cifar10: 40)")
+    classifier.add_argument("--batch", type=int, help="(default 128, cifar10: 512)")
+    classifier.add_argument("--images", type=int, help="train on the first so many images only")
 
     noisy = commands.add_parser(
         "train-noisy-classifier", help="train a classifier of noisy digits, for classifier guidance, and measure it"
@@ -370,19 +384,37 @@ class Cell(NamedTuple):
         """What identifies the cell in a manifest or a table."""
         return {name: getattr(self, name) for name in ("sampler", "steps", "w", "seed", "grid")}
 
-    def draw(self, samples: int, device: torch.device) -> tuple[Denoiser, Tensor, Tensor]:
-        """The denoiser, `samples` images in [-1, 1] and the classes they were asked for, which take turns."""
+    def draw(self, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """`samples` images in [-1, 1], on the CPU, and the classes they were asked for, which take turns."""
         denoiser = checkpoints.load(self.checkpoint, device)
-        check_judged(denoiser)
         y = torch.arange(samples) % denoiser.net.num_classes
-        return denoiser, draw(denoiser, y, self.sampler, self.steps, self.w, self.seed, self.batch, self.grid), y
+        return draw(denoiser, y, self.sampler, self.steps, self.w, self.seed, self.batch, self.grid), y
 
 
-def check_judged(denoiser: Denoiser) -> None:
-    """Raise ValueError for a denoiser of images that the committed classifier does not know."""
-    name = denoiser.manifest["dataset"]["name"]
-    if name != "mnist":
-        raise ValueError(f"samples are judged by the MNIST classifier; this checkpoint was trained on {name}")
+def dataset_of(folders: list[Path]) -> str:
+    """The data set that the checkpoints in these folders were trained on. Raises ValueError for none or for several."""
+    names = {checkpoints.read_manifest(folder).get("dataset", {}).get("name") for folder in folders}
+    if len(names) > 1 or None in names:
+        raise ValueError(f"need checkpoints of one data set, got {', '.join(sorted(map(str, names)))}")
+    return names.pop()
+
+
+def load_judge(dataset: str, folder: Path | None, device: torch.device) -> tuple[nn.Module, str]:
+    """The classifier that judges a data set's samples, and the digest of its weights.
+
+    folder: where it is, None for the committed one. It stays on the CPU where a GPU has no float64. Raises ValueError for
+    a data set without a judge, for a judge that was not trained on it, and says how to train one that is missing.
+    """
+    judge = judges.find_judge(dataset)
+    folder = folder or CHECKPOINTS / judge.folder
+    if not (folder / "manifest.json").exists():
+        command = f"python -m diffusion_edu train-classifier --dataset {dataset} --out {folder}"
+        raise ValueError(f"no classifier of {dataset} at {folder}; train it: {command}")
+    net, manifest = checkpoints.load_network(folder, device if device.type == "cuda" else "cpu")
+    trained_on = manifest.get("dataset", {}).get("name")
+    if not isinstance(net, judge.network) or trained_on != dataset:
+        raise ValueError(f"{folder} holds a {type(net).__name__} of {trained_on}, no judge of {dataset}")
+    return net, manifest["sha256"]
 
 
 def find_cells(options: argparse.Namespace) -> list[Cell]:
@@ -401,19 +433,28 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.samples < 10:
         raise ValueError(f"--samples must be at least 10, got {options.samples}")
     cells, device = find_cells(options), find_device(options.device)
+    if options.table and options.features:
+        raise ValueError("--features goes with one combination of settings, not with --table")
     if options.table:
         return fill_table(options, cells, device)
     if len(cells) > 1:
         raise ValueError(f"{len(cells)} combinations of settings need --table FILE")
     (cell,), started = cells, perf_counter()
-    denoiser, x, y = cell.draw(options.samples, device)
-    classifier, judge_manifest = checkpoints.load_network(CHECKPOINTS / "mnist-classifier")
+    name = dataset_of(options.checkpoint)
+    classifier, digest = load_judge(name, options.judge, device)
+    extractor = options.features and metrics.load_extractor(options.features, device)
+    train, test = data.load(name, "train"), data.load(name, "test")
+    x, y = cell.draw(options.samples, device)
     measured = cell.settings() | {
         "evaluations": evaluations(cell.sampler, cell.steps),
-        **metrics.measure_samples(classifier, x, y, data.load("mnist", "train"), data.load("mnist", "test")),
-        "seconds": perf_counter() - started,
-        "classifier": judge_manifest["sha256"],
+        **metrics.measure_samples(classifier, x, y, train, test),
+        "classifier": digest,
     }
+    if extractor:
+        pair = (train, test) if options.reference == "train" else (test, train)
+        network = {"file": options.features.name, "sha256": hashlib.sha256(options.features.read_bytes()).hexdigest()}
+        measured["features"] = network | metrics.feature_distance(extractor, x, *pair)
+    measured["seconds"] = perf_counter() - started
     manifest = checkpoints.read_manifest(cell.checkpoint)
     same = cell.settings() | {"samples": len(x)}  # figures from before there was a choice have no grid: it was uniform
     others = [m for m in manifest["metrics"] if any(({"grid": "uniform"} | m).get(k) != v for k, v in same.items())]
@@ -422,14 +463,16 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def fill_table(options: argparse.Namespace, cells: list[Cell], device: torch.device) -> None:
-    """Measure the cells that the table lacks, and write it, and the first digits of each row, after each of them.
+    """Measure the cells that the table lacks, and write it, and the first images of each row, after each of them.
 
-    The table: `floors` by number of samples, and `rows` in the order measured; the digits are (rows, keep, 28, 28).
+    The table: `floors` by number of samples, and `rows` in the order measured; the images, named `digits`, are uint8
+    (rows, keep, H, W), with a third axis for the colours where there are any.
     """
-    classifier, judge_manifest = checkpoints.load_network(CHECKPOINTS / "mnist-classifier")
-    train, test = data.load("mnist", "train"), data.load("mnist", "test")
+    name = dataset_of(options.checkpoint)
+    classifier, digest = load_judge(name, options.judge, device)
+    train, test = data.load(name, "train"), data.load(name, "test")
     table, digits = read_table(options.table, options.keep)
-    if table.setdefault("classifier", judge_manifest["sha256"]) != judge_manifest["sha256"]:
+    if table.setdefault("classifier", digest) != digest:
         raise ValueError(f"{options.table} was measured with another classifier; give another --table")
     real = None
     for cell in tqdm(cells, unit="cell", desc=options.table.name):
@@ -439,12 +482,12 @@ def fill_table(options: argparse.Namespace, cells: list[Cell], device: torch.dev
         known = table["floors"].get(str(options.samples))
         real = real or metrics.RealImages(classifier, train, test, options.samples, floors=known)
         started = perf_counter()
-        denoiser, x, y = cell.draw(options.samples, device)
+        x, y = cell.draw(options.samples, device)
         found = {k: v for k, v in real.measure(x, y).items() if k not in real.floors}
         row = key | {"evaluations": evaluations(cell.sampler, cell.steps), **found, "seconds": perf_counter() - started}
         table["rows"].append({"name": cell.checkpoint.name, **row})
         table["floors"][str(options.samples)] = real.floors
-        digits.append(data.to_uint8(x[: options.keep, 0]).numpy())
+        digits.append(data.to_uint8(x[: options.keep].squeeze(1)).numpy())
         write_table(options.table, table, digits)
 
 
@@ -659,22 +702,25 @@ def train_variance(options: argparse.Namespace) -> None:
 
 
 def train_classifier(options: argparse.Namespace) -> None:
-    """Train the MNIST classifier and write it with its measured test accuracy."""
-    train_set, test_set = data.load("mnist", "train"), data.load("mnist", "test")
+    """Train a data set's judge and write it with its measured test accuracy."""
+    judge, device = judges.find_judge(options.dataset), find_device(options.device)
+    train_set, test_set = data.load(options.dataset, "train"), data.load(options.dataset, "test")
+    images, labels = (part[: options.images].to(device) for part in (train_set.images, train_set.labels))
     torch.manual_seed(options.seed)
-    net, started = Classifier(), perf_counter()
-    for epoch, loss in training.fit_classifier(
-        net, train_set.images, train_set.labels, options.epochs, seed=options.seed
-    ):
-        print(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
-    _, seen = metrics.judge(net.eval(), data.to_float(test_set.images))
+    net, started = judge.network().to(device), perf_counter()
+    recipe = {"epochs": options.epochs or judge.epochs, "batch": options.batch or judge.batch, "seed": options.seed}
+    for epoch, loss in judge.fit(net, images, labels, **recipe):
+        print(f"epoch {epoch} of {recipe['epochs']}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
+    seconds = perf_counter() - started
+    stored = net.eval().half() if judge.halved else net.eval()
+    _, seen = metrics.judge(deepcopy(stored).float(), data.to_float(test_set.images))
     checkpoints.save(
         options.out,
-        net,
-        {"class": "Classifier", "arguments": {}},
-        dataset={"name": "mnist", "split": "train", "images": len(train_set), "sha256": train_set.sha256},
-        training={"epochs": options.epochs, "seed": options.seed, "threads": torch.get_num_threads()},
-        wall_seconds=perf_counter() - started,
+        stored,
+        {"class": judge.network.__name__, "arguments": {}},
+        dataset={"name": train_set.name, "split": "train", "images": len(images), "sha256": train_set.sha256},
+        training=recipe | {"threads": torch.get_num_threads(), "device": str(device)},
+        wall_seconds=seconds,
         test_accuracy=float((seen == test_set.labels).double().mean()),
         test_images=len(test_set),
     )

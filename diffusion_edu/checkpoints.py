@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 import diffusion_edu
 from diffusion_edu.denoisers import Denoiser
-from diffusion_edu.networks import MLP, VAE, Classifier, NoisyClassifier, UNet, VarianceHead
+from diffusion_edu.networks import MLP, VAE, Classifier, NoisyClassifier, PhotoClassifier, UNet, VarianceHead
 from diffusion_edu.schedules import Schedule, make_schedule
 
-NETWORKS = {c.__name__: c for c in (UNet, MLP, Classifier, NoisyClassifier, VAE, VarianceHead)}
+NETWORKS = {c.__name__: c for c in (UNet, MLP, Classifier, PhotoClassifier, NoisyClassifier, VAE, VarianceHead)}
 
 
 def write_atomically(path: Path, content: bytes) -> None:

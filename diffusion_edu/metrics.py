@@ -1,19 +1,23 @@
 """How good are samples? Every figure comes with the value that real images get, at the same number of images.
 
-All distances are measured in the features of the project's own frozen MNIST classifier, against the test split.
+Distances are measured in the features of the project's own frozen classifier of the data set (`judges`), against the test
+split; `feature_distance` measures in the features of any other network, so in Inception's for the standard FID.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import exp, log, sqrt
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_edu.data import Dataset, to_float
+from diffusion_edu.data import Dataset, to_float, to_uint8
 from diffusion_edu.likelihood import bits_per_dim
 from diffusion_edu.networks import VAE, Classifier
 from diffusion_edu.process import normal_like
@@ -64,11 +68,11 @@ def sliced_wasserstein(
 
 
 @torch.no_grad()
-def judge(classifier: Classifier, images: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and predicted classes (N,) of float images (N, 1, 28, 28) in [-1, 1]."""
-    parts = [classifier.features(chunk) for chunk in images.split(batch)]
-    features = torch.cat(parts)
-    return features, classifier.head(features).argmax(1)
+def judge(classifier: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
+    """Features (N, D), where the classifier is, and predicted classes (N,) of float images (N, C, H, W) in [-1, 1]."""
+    device = next(classifier.parameters(), images).device
+    features = torch.cat([classifier.features(chunk.to(device)) for chunk in images.split(batch)])
+    return features, classifier.head(features).argmax(1).to(images.device)
 
 
 def real_parts(train: Dataset, n: int, seed: int = 0) -> Iterator[Tensor]:
@@ -95,18 +99,18 @@ def accuracy(seen: Tensor, y: Tensor) -> dict[str, float]:
     return {"accuracy": hits / len(y), "accuracy_error": share_error(hits, len(y))}
 
 
-def quality(features: Tensor, seen: Tensor, y: Tensor, reference: Tensor) -> dict[str, float]:
-    """`accuracy` of samples with features (N, D), and their Fréchet distance to a reference (M, D) with `frechet_spread`."""
-    return accuracy(seen, y) | {
+def quality(features: Tensor, seen: Tensor, y: Tensor | None, reference: Tensor) -> dict[str, float]:
+    """Fréchet distance of features (N, D) to a reference (M, D) with `frechet_spread`; with a y before it the `accuracy`."""
+    return ({} if y is None else accuracy(seen, y)) | {
         "frechet": frechet_distance(features, reference),
         "frechet_error": frechet_spread(features, reference),
     }
 
 
 def measure_samples(
-    classifier: Classifier, x: Tensor, y: Tensor, train: Dataset, test: Dataset, parts: int = 10
+    classifier: nn.Module, x: Tensor, y: Tensor, train: Dataset, test: Dataset, parts: int = 10
 ) -> dict[str, Any]:
-    """Class-conditional samples x (N, 1, 28, 28) in [-1, 1], asked for as y (N,), by every judge; each with its floor.
+    """Class-conditional samples x (N, C, H, W) in [-1, 1], asked for as y (N,), by every judge; each with its floor.
 
     For several sets of N samples make one `RealImages` and let it `measure` them: the floors are the same.
     """
@@ -122,7 +126,7 @@ class RealImages:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: nn.Module,
         train: Dataset,
         test: Dataset,
         n: int,
@@ -143,14 +147,15 @@ class RealImages:
             **with_floor([judgements(part, classifier.head, self.reference) for part in real[:parts]]),
         }
 
-    def measure(self, x: Tensor, y: Tensor) -> dict[str, Any]:
-        """Judge n class-conditional samples x (n, 1, 28, 28) in [-1, 1], asked for as y (n,); ValueError for another n.
+    def measure(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
+        """Judge n samples x (n, C, H, W) in [-1, 1], asked for as y (n,) or as nothing; ValueError for another n.
 
-        `accuracy`; frechet: against the test split, with the standard deviation over bootstrap resamples; ratio: to its
-        floor. Then the `judgements`, and the floors.
+        `accuracy`, where there is a y; frechet: against the test split, with the standard deviation over bootstrap
+        resamples; ratio: to its floor. Then the `judgements`, and the floors.
         """
-        if len(x) != self.n or len(y) != self.n:
-            raise ValueError(f"the floors are those of {self.n} images, got {len(x)} samples and {len(y)} labels")
+        labels = x if y is None else y
+        if len(x) != self.n or len(labels) != self.n:
+            raise ValueError(f"the floors are those of {self.n} images, got {len(x)} samples and {len(labels)} labels")
         features, seen = judge(self.classifier, x)
         found = quality(features, seen, y, self.reference.points)
         return {
@@ -416,6 +421,73 @@ def copied_share(samples: Tensor, train: Tensor, fresh: Tensor, chunk: int = 100
         a, b = (squared_distances(part, points).min(1).values for points in (train, fresh))
         total += float((a < b).double().sum() + (a == b).double().sum() / 2)
     return total / len(samples)
+
+
+# --- the features of another network ------------------------------------------------------------------
+
+Extractor = Callable[[Tensor], Tensor]  # uint8 images (N, 3, H, W) -> features (N, D)
+
+
+def load_extractor(path: Path | str, device: torch.device | str = "cpu") -> Extractor:
+    """The network of a TorchScript file as an `Extractor`, such as StyleGAN's `inception-2015-12-05.pt`, on a device.
+
+    A network whose forward has an argument `return_features` is asked for them. Raises ValueError for a file that is
+    missing or no TorchScript.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"no feature network at {path}, expected a TorchScript file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # torch prefers newer formats; Inception comes in this one
+            net = torch.jit.load(str(path), map_location=device).eval()
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from None
+    if any(argument.name == "return_features" for argument in net.forward.schema.arguments):
+        net = partial(net, return_features=True)
+    return lambda images: net(images.to(device))
+
+
+@torch.no_grad()
+def extract(extractor: Extractor, images: Tensor, batch: int = 100) -> Tensor:
+    """Features (N, D) of uint8 images (N, C, H, W), C = 1 or 3; a grey image is given as equal red, green and blue.
+
+    Raises ValueError for other images, and for features that are not finite or not one row for each image.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"need uint8 images (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    parts = []
+    for chunk in images.split(batch):
+        found = extractor(chunk.expand(-1, 3, -1, -1))
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(chunk):
+            came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"the feature network must give (N, D) for N = {len(chunk)} images, gave {came}")
+        if not bool(found.isfinite().all()):
+            raise ValueError("the feature network gave numbers that are not finite")
+        parts.append(found.float())
+    return torch.cat(parts)
+
+
+def feature_distance(extractor: Extractor, x: Tensor, reference: Dataset, other: Dataset) -> dict[str, Any]:
+    """Fréchet distance between samples x (N, C, H, W) in [-1, 1] and all images of one split, in another network's features.
+
+    reference: that split, named in the answer; other: the second split, of which N images (or all, if there are fewer)
+    give the floor. With Inception's features and 50,000 samples this is the FID (Heusel et al. 2017). With fewer samples
+    than features a covariance is singular and the bias large: look at the floor.
+    """
+    real, features = extract(extractor, reference.images), extract(extractor, to_uint8(x))
+    count = min(len(x), len(other))
+    held_out = extract(extractor, next(real_parts(other, count)))
+    return {
+        "reference": reference.split,
+        "reference_images": len(reference),
+        "samples": len(x),
+        "frechet": frechet_distance(features, real),
+        "frechet_error": frechet_spread(features, real),
+        "floor": frechet_distance(held_out, real),
+        "floor_images": count,
+    }
 
 
 # --- likelihood --------------------------------------------------------------------------------------

@@ -146,7 +146,13 @@ def test_mistakes_in_evaluating(capsys, tmp_path, checkpoint):
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
     manifest = checkpoints.read_manifest(tmp_path) | {"dataset": {"name": "cifar10", "shape": [1, 28, 28]}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert "trained on cifar10" in complaint(capsys, ["evaluate", "--checkpoint", tmp_path])
+    wrong = ["evaluate", "--checkpoint", tmp_path, "--judge", cli.CHECKPOINTS / "mnist-classifier"]
+    assert "holds a Classifier of mnist, no judge of cifar10" in complaint(capsys, wrong)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"dataset": {"name": "imagenet"}}))
+    line = complaint(capsys, ["evaluate", "--checkpoint", tmp_path])
+    assert "no classifier judges 'imagenet'; those that have one: mnist, fashion-mnist, cifar10" in line
+    both = complaint(capsys, ["evaluate", "--table", tmp_path / "t.json", "--checkpoint", tmp_path, checkpoint])
+    assert "need checkpoints of one data set, got imagenet, mnist" in both
 
 
 def test_a_damaged_state(capsys, tmp_path):
@@ -254,9 +260,8 @@ def test_minutes_are_turned_into_steps_without_touching_the_weights(monkeypatch,
 def model(tmp_path, monkeypatch, checkpoint) -> Path:
     """A copy of the small checkpoint, with a small classifier to judge its samples."""
     torch.manual_seed(0)
-    checkpoints.save(
-        tmp_path / "mnist-classifier", Classifier(width=8), {"class": "Classifier", "arguments": {"width": 8}}
-    )
+    network = {"class": "Classifier", "arguments": {"width": 8}}
+    checkpoints.save(tmp_path / "mnist-classifier", Classifier(width=8), network, dataset={"name": "mnist"})
     monkeypatch.setattr(cli, "CHECKPOINTS", tmp_path)
     folder = tmp_path / "model"
     folder.mkdir()

@@ -1,5 +1,7 @@
 """Metrics: the Fréchet distance against closed forms, the real-vs-real floor, accuracy."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -450,3 +452,101 @@ def test_bootstrap_interval_leaves_half_of_the_rest_on_each_side():
     b = metrics.bootstrap(lambda part: float(part.mean()), x, 2000, level=0.9, generator=g)
     assert (b.high - b.low) / b.deviation == pytest.approx(2 * 1.645, rel=0.06)  # 3 % is one standard error of a width
     assert (b.high - b.value) / (b.value - b.low) == pytest.approx(1, abs=0.15), "symmetric for a mean"
+
+
+# --- the features of another network ---------------------------------------------------------------------
+
+
+class Eye(nn.Module):
+    """Stands in for Inception: uint8 colour images -> means of the colours and of the image's halves, or a class."""
+
+    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        if img.dtype != torch.uint8:
+            raise ValueError("uint8")
+        x = img.float() / 255
+        means = torch.cat([x.mean(dim=(2, 3)), x[:, :, ::2].mean(dim=(2, 3))], dim=1)
+        return means if return_features else means.argmax(dim=1)
+
+
+class Plain(nn.Module):
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        return img.float().mean(dim=(2, 3))
+
+
+def photos(n, split, seed, channels=3):
+    g = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, channels, 4, 4), generator=g, dtype=torch.uint8)
+    return Dataset("made up", split, images, torch.zeros(n, dtype=torch.int64), ("a",))
+
+
+def write_torchscript(net, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the format that Inception's weights come in is an old one
+        torch.jit.script(net).save(str(path))
+
+
+@pytest.fixture
+def eye(tmp_path):
+    write_torchscript(Eye(), tmp_path / "eye.pt")
+    return metrics.load_extractor(tmp_path / "eye.pt")
+
+
+def test_a_torchscript_file_is_asked_for_features_where_it_has_a_choice(eye, tmp_path):
+    images = photos(7, "train", 0).images
+    assert torch.equal(metrics.extract(eye, images, batch=3), Eye()(images, return_features=True))
+    write_torchscript(Plain(), tmp_path / "plain.pt")
+    plain = metrics.load_extractor(tmp_path / "plain.pt")
+    assert torch.equal(metrics.extract(plain, images), Plain()(images))
+    grey = photos(5, "train", 0, channels=1).images
+    assert torch.equal(metrics.extract(plain, grey), Plain()(grey).expand(5, 3))
+
+
+def test_feature_distance_is_that_of_the_split_it_names(eye):
+    train, test = photos(60, "train", 0), photos(30, "test", 1)
+    x = to_float(photos(20, "train", 2).images)
+    features = {s.split: Eye()(s.images, return_features=True) for s in (train, test)}
+    drawn = Eye()(photos(20, "train", 2).images, return_features=True)
+    for reference, other in ((train, test), (test, train)):
+        found = metrics.feature_distance(eye, x, reference, other)
+        assert (found["reference"], found["reference_images"]) == (reference.split, len(reference))
+        assert found["frechet"] == pytest.approx(metrics.frechet_distance(drawn, features[reference.split]))
+        held_out = Eye()(next(metrics.real_parts(other, 20)), return_features=True)
+        assert found["floor"] == pytest.approx(metrics.frechet_distance(held_out, features[reference.split]))
+        assert (found["samples"], found["floor_images"]) == (20, 20) and found["frechet_error"] > 0
+    assert metrics.feature_distance(eye, to_float(train.images), train, test)["floor_images"] == 30  # all there are
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda images: images.float(), r"\(N, D\) for N = 6 images, gave \(6, 3, 4, 4\)"),
+        (lambda images: images.float().mean((1, 2, 3)), r"gave \(6,\)"),
+        (lambda images: images.float().flatten(1)[:4], r"gave \(4, 48\)"),
+        (lambda images: [1, 2], "gave list"),
+        (lambda images: images.float().flatten(1) / 0, "not finite"),
+    ],
+)
+def test_features_that_are_none(answer, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.extract(answer, photos(6, "train", 0).images)
+
+
+def test_images_and_files_that_give_no_features(tmp_path):
+    with pytest.raises(ValueError, match=r"uint8 images \(N, 1 or 3, H, W\), got torch.float32 \(2, 3, 4, 4\)"):
+        metrics.extract(Plain(), torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"got torch.uint8 \(2, 4, 4, 4\)"):
+        metrics.extract(Plain(), torch.zeros(2, 4, 4, 4, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="no feature network at .*nothing.pt, expected a TorchScript file"):
+        metrics.load_extractor(tmp_path / "nothing.pt")
+    (tmp_path / "text.pt").write_text("weights")
+    with pytest.raises(ValueError, match="text.pt is no TorchScript file: "):
+        metrics.load_extractor(tmp_path / "text.pt")
+
+
+def test_samples_that_were_asked_for_nothing_have_no_accuracy():
+    train, test = dataset(60, "train", 0), dataset(50, "test", 1)
+    real = metrics.RealImages(Brightness(), train, test, 20)
+    x = to_float(dataset(20, "train", 2).images)
+    labelled, plain = real.measure(x, torch.zeros(20, dtype=torch.int64)), real.measure(x)
+    assert labelled == {"accuracy": labelled["accuracy"], "accuracy_error": labelled["accuracy_error"]} | plain
+    assert "accuracy" not in plain

@@ -6,7 +6,7 @@ import torch
 from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.metrics import measure_elbo
-from diffusion_edu.networks import MLP, VAE, Classifier, UNet
+from diffusion_edu.networks import MLP, VAE, Classifier, PhotoClassifier, UNet
 from diffusion_edu.networks.unet import ResidualBlock
 from diffusion_edu.networks.vae import PixelLogistic, kl_to_prior
 from diffusion_edu.schedules import Cosine
@@ -108,6 +108,7 @@ def test_no_label_is_the_null_class(build):
         (lambda: UNet(channels=(-8,)), r"got \(-8,\)"),
         (lambda: MLP()(noise(2, 3), T), r"points \(N, 2\), got \(2, 3\)"),
         (lambda: Classifier()(noise(2, 1, 32, 32)), r"\(N, 1, 28, 28\), got \(2, 1, 32, 32\)"),
+        (lambda: PhotoClassifier(8)(noise(2, 3, 28, 28)), r"\(N, 3, 32, 32\), got \(2, 3, 28, 28\)"),
         (lambda: Denoiser(small(), Cosine())(noise(2, 1, 8, 8), T, torch.tensor([0, 4])), r"0 ... 2 \(3 = no class\)"),
         (lambda: Denoiser(small(), Cosine())(noise(2, 1, 8, 8), T, torch.tensor([0])), r"shape \(2,\)"),
     ],
@@ -122,6 +123,16 @@ def test_the_classifier_and_its_features():
     assert net.features(x).shape == (3, 128)
     assert torch.equal(net(x), net.head(net.features(x)))
     assert net(x).shape == (3, 10)
+
+
+def test_the_classifier_of_photographs_and_its_features():
+    net, x = PhotoClassifier(width=8).eval(), noise(3, 3, 32, 32)
+    assert net.features(x).shape == (3, 64)
+    assert torch.equal(net(x), net.head(net.features(x)))
+    assert sum(p.numel() for p in PhotoClassifier().parameters()) == pytest.approx(3.7e6, rel=0.01)
+    net.train()
+    (net(x) * noise(3, 10)).sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
 
 
 # --- the variational autoencoder ---

@@ -1,4 +1,4 @@
-"""Two MNIST classifiers: the frozen eye with which samples are judged, and one that reads noisy digits."""
+"""Classifiers: the frozen eyes with which samples are judged, of digits and of photographs, and one for noisy digits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,46 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
+
+
+class PhotoClassifier(nn.Module):
+    """Images (N, 3, 32, 32) in [-1, 1] -> logits (N, 10); `features` gives the (N, 8 width) activations before them.
+
+    Eight convolutions, four of them in two residual blocks, and one linear layer. Source: the blocks of He et al. 2016, in
+    a network as shallow as Page 2018 (DAWNBench) found to be enough for 94 %.
+    """
+
+    def __init__(self, width: int = 48, num_classes: int = 10) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.body = nn.Sequential(
+            conv(3, width),  # 32 x 32
+            conv(width, 2 * width), nn.MaxPool2d(2), TwoConvs(2 * width),  # 16 x 16
+            conv(2 * width, 4 * width), nn.MaxPool2d(2),  # 8 x 8
+            conv(4 * width, 8 * width), nn.MaxPool2d(2), TwoConvs(8 * width),  # 4 x 4
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Linear(8 * width, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Activations (N, 8 width) in front of the last layer: means over the 4 x 4 places of the last feature map."""
+        if x.ndim != 4 or x.shape[1:] != (3, 32, 32):
+            raise ValueError(f"need images (N, 3, 32, 32), got {tuple(x.shape)}")
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class TwoConvs(nn.Module):
+    """x + two convolutions of x."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv(width, width), conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
 
 
 def conv(width_in: int, width_out: int, size: int = 3, stride: int = 1) -> nn.Sequential:

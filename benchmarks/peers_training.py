@@ -1,0 +1,456 @@
+"""Our training and three other libraries', for equal minutes on one machine, judged alike.
+
+`python -m benchmarks.peers_training --minutes 10` writes `data/measured/peers_training.json`. Each library trains on the
+same images with its own default recipe; as many images are drawn from each with its own sampler, and all are measured by our
+frozen classifier. The peers' networks know no classes, so the distances are those of all images together; ours draws every
+class equally often.
+
+Each library's network, loop, optimizer, average and sampler are its package's, unmodified; where the loop is an example
+beside the package (diffusers, smalldiffusion), its settings are repeated here. Only the images come from memory instead of
+picture files, without mirroring, which digits do not bear. 1000 evaluations an image, one peer's default, would take a CPU
+days: `--evaluations` (50 on a CPU, unless given) shortens two peers' samplers, by the library's DDIM, and the row says so.
+
+A run that was stopped goes on at the first row that is missing. A peer that is not installed is left out, and said so;
+`INSTALL` says how to add it. Each runs in a process of its own.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.machine import describe, write_table
+from diffusion_edu import __main__ as cli
+from diffusion_edu import checkpoints, data, metrics
+
+OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "peers_training.json"
+INSTALL = {
+    "denoising-diffusion-pytorch": "denoising-diffusion-pytorch einops ema-pytorch accelerate",
+    "diffusers": "diffusers",
+    "smalldiffusion": "smalldiffusion torch-ema einops accelerate",
+}
+KEPT = 64  # images of each row kept to be looked at
+
+
+class Trained(NamedTuple):
+    """A trained network: how to draw n images in [-1, 1] from it, and what it is."""
+
+    draw: Callable[[int], Tensor]
+    facts: dict[str, Any]  # parameters, batch, steps, train_seconds, sampler, evaluations, recipe
+
+
+class Task(NamedTuple):
+    """What every library gets: images (N, C, H, W) in [0, 1], seconds to train, the device, evaluations or None."""
+
+    dataset: str
+    images: Tensor
+    minutes: float
+    device: torch.device
+    seed: int
+    evaluations: int | None
+    options: list[str]  # of our own `train`
+
+
+class TimeIsUp(Exception):
+    """The minutes are over."""
+
+
+class Clock:
+    """Hands on batches until the time is up; knows how many there were and how long they took."""
+
+    def __init__(self, minutes: float, device: torch.device) -> None:
+        self.limit, self.device, self.batches, self.started = 60 * minutes, device, 0, perf_counter()
+
+    def seconds(self) -> float:
+        """Time since the start, with the work that a GPU still has before it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return perf_counter() - self.started
+
+    def limited(self, batches: Iterable) -> Iterator:
+        """The same batches, until `TimeIsUp`; the first is always given."""
+        self.started = perf_counter()
+        for batch in batches:
+            if self.batches and perf_counter() - self.started > self.limit:
+                raise TimeIsUp
+            self.batches += 1
+            yield batch
+
+
+class Pictures(Dataset):
+    """Images in memory, one by one, as libraries' loaders ask for them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i]
+
+
+def padded(images: Tensor, side: int = 32) -> Tensor:
+    """Images with a black rim up to `side`."""
+    return F.pad(images, ((side - images.shape[-1]) // 2,) * 4)
+
+
+def cropped(x: Tensor, side: int) -> Tensor:
+    """The middle of images that were `padded`."""
+    rim = (x.shape[-1] - side) // 2
+    return x[..., rim : rim + side, rim : rim + side]
+
+
+def in_parts(draw: Callable[[int], Tensor], batch: int) -> Callable[[int], Tensor]:
+    """The same draw, `batch` images at a time."""
+    return lambda n: torch.cat([draw(min(batch, n - done)).cpu() for done in range(0, n, batch)])
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def load_library(name: str) -> ModuleType:
+    """Import a library; where torchvision or pytorch-fid is missing, without them: only their picture files need them."""
+    import accelerate  # noqa: F401 (it looks for torchvision itself, before we stand in for it)
+
+    missing = [base for base in ("torchvision", "pytorch_fid") if importlib.util.find_spec(base) is None]
+    parts = {"torchvision": ("", ".transforms"), "pytorch_fid": ("", ".fid_score", ".inception")}
+    stand_ins = [base + part for base in missing for part in parts[base]]
+    sys.modules.update({name: MagicMock() for name in stand_ins})
+    try:
+        return importlib.import_module(name)
+    finally:
+        for stand_in in stand_ins:
+            del sys.modules[stand_in]
+
+
+# --- the four recipes ----------------------------------------------------------------------------------
+
+
+def train_ours(task: Task) -> Trained:
+    """`python -m diffusion_edu train --minutes`, then its default sampler, all classes equally often."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "diffusion_edu", "train", "--dataset", task.dataset, "--out", folder]
+        command += ["--minutes", str(task.minutes), "--seed", str(task.seed), "--device", str(task.device)]
+        command += ["--threads", str(torch.get_num_threads()), *task.options]
+        subprocess.run(command, check=True)
+        denoiser = checkpoints.load(folder, task.device)
+    manifest, defaults = denoiser.manifest, cli.parser().parse_args(["sample"])
+
+    def draw(n: int) -> Tensor:
+        y = torch.arange(n) % denoiser.net.num_classes
+        batch = 500 if task.device.type == "cuda" else defaults.batch
+        return cli.draw(denoiser, y, defaults.sampler, defaults.steps, 1.0, task.seed, batch, defaults.grid)
+
+    training = manifest["training"]
+    facts = {
+        "parameters": manifest["parameters"],
+        "batch": training["batch"],
+        "steps": training["steps"],
+        "train_seconds": manifest["wall_seconds"],
+        "sampler": f"{defaults.sampler}, its default",
+        "evaluations": cli.evaluations(defaults.sampler, defaults.steps),
+        "recipe": shlex.join(["python", *command[1:6], *task.options]),
+    }
+    return Trained(draw, facts)
+
+
+def train_denoising_diffusion(task: Task) -> Trained:
+    """The package's `Trainer`, with the settings of its README."""
+    library = load_library("denoising_diffusion_pytorch")
+    module = importlib.import_module("denoising_diffusion_pytorch.denoising_diffusion_pytorch")
+    images, gpu, steps = padded(task.images), task.device.type == "cuda", task.evaluations or 250
+    module.Dataset = lambda *arguments, **keywords: Pictures(images)
+    net = library.Unet(dim=64, dim_mults=(1, 2, 4, 8), flash_attn=True, channels=images.shape[1])
+    diffusion = library.GaussianDiffusion(net, image_size=32, timesteps=1000, sampling_timesteps=steps)
+    settings = {"train_batch_size": 32, "train_lr": 8e-5, "gradient_accumulate_every": 2, "ema_decay": 0.995}
+    with tempfile.TemporaryDirectory() as results:
+        never = {"save_and_sample_every": 10**9, "calculate_fid": False, "results_folder": results}
+        trainer = library.Trainer(diffusion, results, train_num_steps=700_000, amp=gpu, **settings, **never)
+        clock = Clock(task.minutes, task.device)
+        trainer.dl = clock.limited(trainer.dl)
+        with contextlib.suppress(TimeIsUp):
+            trainer.train()
+    seconds, averaged = clock.seconds(), trainer.ema.ema_model.eval()
+
+    @torch.no_grad()
+    def draw(n: int) -> Tensor:
+        return cropped(averaged.sample(batch_size=n) * 2 - 1, task.images.shape[-1])
+
+    facts = {
+        "parameters": parameters(net),
+        "batch": 64,
+        "steps": trainer.step,
+        "train_seconds": seconds,
+        "sampler": "the package's DDIM" + ("" if steps == 250 else "; its README uses 250 steps"),
+        "evaluations": steps,
+        "recipe": "README: Unet(64, (1, 2, 4, 8)), v, sigmoid schedule, Adam 8e-5, 2 x 32 images a step, EMA 0.995, "
+        + ("fp16" if gpu else "float32 (its fp16 needs a GPU)"),
+    }
+    return Trained(in_parts(draw, 250 if gpu else 25), facts)
+
+
+def train_diffusers(task: Task) -> Trained:
+    """UNet2DModel and DDPMScheduler as in the example `train_unconditional.py`, with its EMA."""
+    from diffusers import UNet2DModel
+    from diffusers.optimization import get_scheduler
+    from diffusers.schedulers import DDPMScheduler
+    from diffusers.training_utils import EMAModel
+
+    images = 2 * padded(task.images) - 1
+    net = UNet2DModel(
+        sample_size=32,
+        in_channels=images.shape[1],
+        out_channels=images.shape[1],
+        layers_per_block=2,
+        block_out_channels=(128, 128, 256, 256, 512, 512),
+        down_block_types=(*("DownBlock2D",) * 4, "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", *("UpBlock2D",) * 4),
+    ).to(task.device)
+    chain, loader = DDPMScheduler(num_train_timesteps=1000), DataLoader(Pictures(images), batch_size=16, shuffle=True)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+    rates = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=100 * len(loader))
+    ema = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    clock, steps = Clock(task.minutes, task.device), 0
+    with contextlib.suppress(TimeIsUp):
+        for x0 in clock.limited(batch for _ in range(100) for batch in loader):
+            x0 = x0.to(task.device)
+            eps, k = torch.randn_like(x0), torch.randint(1000, (len(x0),), device=task.device)
+            loss = F.mse_loss(net(chain.add_noise(x0, eps, k), k).sample, eps)
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            rates.step()
+            optimizer.zero_grad()
+            ema.step(net.parameters())
+            steps += 1
+    seconds = clock.seconds()
+    ema.copy_to(net.parameters())
+    facts = {
+        "parameters": parameters(net),
+        "batch": 16,
+        "steps": steps,
+        "train_seconds": seconds,
+        "sampler": "its DDPM pipeline"
+        if task.evaluations is None
+        else "its DDIM pipeline; the example uses DDPM's 1000",
+        "evaluations": task.evaluations or 1000,
+        "recipe": "examples/unconditional_image_generation/train_unconditional.py: six levels of 128 to 512, eps, linear "
+        "betas, AdamW 1e-4, 16 images a step, 500 steps of warm-up, EMA up to 0.9999, float32",
+    }
+    return Trained(in_parts(diffusers_draw(net, chain, task), 250 if task.device.type == "cuda" else 25), facts)
+
+
+def diffusers_draw(net: nn.Module, chain: Any, task: Task) -> Callable[[int], Tensor]:
+    """Draw by the example's pipeline, or by DDIM where the number of evaluations is limited."""
+    from diffusers import DDIMPipeline, DDPMPipeline
+    from diffusers.schedulers import DDIMScheduler
+
+    if task.evaluations is None:
+        pipeline, steps = DDPMPipeline(net, chain), 1000
+    else:
+        pipeline, steps = DDIMPipeline(net, DDIMScheduler.from_config(chain.config)), task.evaluations
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw(n: int) -> Tensor:
+        found = pipeline(batch_size=n, num_inference_steps=steps, output_type="np").images  # (n, H, W, C) in [0, 1]
+        return cropped(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1, task.images.shape[-1])
+
+    return draw
+
+
+def train_smalldiffusion(task: Task, network: str) -> Trained:
+    """The package's `training_loop` and `samples`, with the settings of its examples `fashion_mnist_{dit,unet}.py`."""
+    library = load_library("smalldiffusion")
+    from torch_ema import ExponentialMovingAverage
+
+    channels, side = task.images.shape[1:3]
+    if network == "dit":
+        net = library.DiT(
+            in_dim=side, channels=channels, patch_size=2, depth=6, head_dim=32, num_heads=6, mlp_ratio=4.0
+        )
+        schedule, rate, decay = library.ScheduleDDPM(beta_start=0.0001, beta_end=0.02, N=1000), 1e-3, 0.99
+    else:
+        net = library.Scaled(library.Unet)(
+            side, channels, channels, ch=64, ch_mult=(1, 1, 2), attn_resolutions=(side // 2,)
+        )
+        schedule, rate, decay = library.ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800), 7e-4, 0.999
+    net = net.to(task.device)
+    ema = ExponentialMovingAverage(net.parameters(), decay=decay)
+    clock, steps = Clock(task.minutes, task.device), 0
+    loader = DataLoader(Pictures(2 * task.images - 1), batch_size=min(1024, len(task.images)), shuffle=True)
+    rounds = library.training_loop(loader, net, schedule, epochs=300, lr=rate)
+    with contextlib.suppress(TimeIsUp):  # between two rounds of its generator lies one optimizer step
+        for _ in clock.limited(rounds):
+            ema.update()
+            steps += 1
+    seconds = clock.seconds()
+
+    def draw(n: int) -> Tensor:
+        with ema.average_parameters():
+            *_, x0 = library.samples(net, schedule.sample_sigmas(20), gam=1.6, batchsize=n)
+        return x0
+
+    facts = {
+        "parameters": parameters(net),
+        "batch": loader.batch_size,
+        "steps": steps,
+        "train_seconds": seconds,
+        "sampler": "its own, gam = 1.6, the example's",
+        "evaluations": 20,
+        "recipe": f"examples/fashion_mnist_{network}.py: AdamW {rate:g}, {loader.batch_size} images a step, EMA {decay}",
+    }
+    return Trained(in_parts(draw, 250 if task.device.type == "cuda" else 50), facts)
+
+
+class Peer(NamedTuple):
+    """package: its name in a registry, None for ours; train: its recipe; padded: whether it sees 32 x 32 pixels."""
+
+    package: str | None
+    train: Callable[[Task], Trained]
+    padded: bool = False
+
+
+def train_dit(task: Task) -> Trained:
+    return train_smalldiffusion(task, "dit")
+
+
+def train_unet(task: Task) -> Trained:
+    return train_smalldiffusion(task, "unet")
+
+
+PEERS = {
+    "diffusion_edu": Peer(None, train_ours),
+    "denoising-diffusion-pytorch": Peer("denoising-diffusion-pytorch", train_denoising_diffusion, padded=True),
+    "diffusers": Peer("diffusers", train_diffusers, padded=True),
+    "smalldiffusion-dit": Peer("smalldiffusion", train_dit),
+    "smalldiffusion-unet": Peer("smalldiffusion", train_unet),
+}
+
+
+# --- the table -----------------------------------------------------------------------------------------
+
+
+def missing(peer: Peer) -> str | None:
+    """Why a peer is left out, None when it is there."""
+    if peer.package is None:
+        return None
+    try:
+        for name in INSTALL[peer.package].split():
+            importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        return f"{error.name} is not installed: pip install --no-deps {INSTALL[peer.package]}"
+    return None
+
+
+def measure(name: str, key: dict[str, Any], given: argparse.Namespace, floors: dict[str, Any] | None) -> tuple:
+    """Train, draw and judge; the row, the floors and the first images as uint8. In a process of its own."""
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(key["seed"])
+    device, peer = cli.find_device(given.device), PEERS[name]
+    if device.type == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # it would take a GPU that is there
+    train, test = data.load(given.dataset, "train"), data.load(given.dataset, "test")
+    evaluations = given.evaluations or (None if device.type == "cuda" else 50)
+    images = train.images[: given.images].float() / 255
+    task = Task(given.dataset, images, given.minutes, device, key["seed"], evaluations, shlex.split(given.options))
+    trained = peer.train(task)
+    started = perf_counter()
+    x = trained.draw(given.samples).float().cpu().clamp(-1, 1)
+    sample_seconds = perf_counter() - started
+    classifier, digest = cli.load_judge(given.dataset, given.judge, device)
+    real = metrics.RealImages(classifier, train, test, given.samples, floors=floors)
+    row = key | {
+        "version": importlib.metadata.version(peer.package) if peer.package else None,
+        "padded_to": 32 if peer.padded and images.shape[-1] != 32 else None,
+        "conditional": peer.package is None,
+        **trained.facts,
+        "images_seen": trained.facts["batch"] * trained.facts["steps"],
+        "sample_seconds": sample_seconds,
+        **{k: v for k, v in real.measure(x).items() if k not in real.floors},
+        "classifier": digest,
+        **describe(device),
+    }
+    return row, real.floors, data.to_uint8(x[:KEPT]).numpy()
+
+
+def apart(*arguments: Any) -> Any:
+    """`measure` in a fresh process: libraries keep global state, and each shall find the memory empty."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The table and the pictures that an earlier run left."""
+    if not path.exists():
+        return {"floors": {}, "rows": []}, {}
+    pictures = path.with_suffix(".npz")
+    return json.loads(path.read_text()), dict(np.load(pictures)) if pictures.exists() else {}
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--minutes", type=float, default=10, help="of training, for each")
+    options.add_argument("--samples", type=int, default=1000)
+    options.add_argument("--dataset", default="mnist", help="mnist, fashion-mnist or cifar10")
+    options.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    options.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options.add_argument("--evaluations", type=int, help="of two peers' samplers (default 50 on a CPU, else their own)")
+    options.add_argument("--images", type=int, help="train on the first so many images only")
+    options.add_argument("--options", default="", help="of our own `train`, in one string")
+    options.add_argument("--judge", type=Path, help="folder of the classifier that judges")
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--device", default="auto")
+    options.add_argument("--out", type=Path, default=OUT)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fill the table row by row."""
+    given = parser().parse_args(arguments)
+    table, pictures = read(given.out)
+    card = describe(cli.find_device(given.device))["card"]
+    for seed in given.seeds:
+        for name in given.peers:
+            key = {"peer": name, "dataset": given.dataset, "minutes": given.minutes, "samples": given.samples}
+            key |= {"seed": seed, "card": card}
+            if any(all(row[k] == v for k, v in key.items()) for row in table["rows"]):
+                continue
+            if reason := missing(PEERS[name]):
+                print(f"{name} is left out: {reason}", flush=True)
+                continue
+            place = f"{given.dataset}-{given.samples}"
+            row, floors, images = apart(name, key, given, table["floors"].get(place))
+            table["rows"].append(row)
+            table["floors"][place] = floors
+            pictures[f"{name}-{given.dataset}-{given.minutes:g}-{seed}-{row['device']}"] = images
+            checkpoints.write_arrays(given.out.with_suffix(".npz"), **pictures)
+            write_table(given.out, table)
+            print(f"{name}: {row['steps']} steps in {row['train_seconds']:.0f} s, {row['frechet']:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""The measuring scripts: they go on where they were stopped, refuse in words, and compute what they say."""
+
+import argparse
+import io
+import json
+import sys
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu_session, machine, peers_training, throughput, training_ledger
+from diffusion_edu import checkpoints, data, training
+
+# --- throughput ---
+
+
+def test_overlapping_kernels_are_busy_once():
+    assert throughput.busy_seconds([(5, 7), (0, 2), (1, 3), (1.5, 1.75)]) == 5
+    assert throughput.busy_seconds([]) == 0
+
+
+def test_idle_is_what_no_kernel_fills():
+    def event(start, end, device, annotation=False):
+        span = argparse.Namespace(start=start, end=end)
+        return argparse.Namespace(time_range=span, device_type=device, is_user_annotation=annotation)
+
+    cuda, cpu = throughput.DeviceType.CUDA, throughput.DeviceType.CPU
+    events = [event(0, 3e5, cuda), event(2e5, 5e5, cuda), event(0, 1e6, cpu), event(0, 9e5, cuda, annotation=True)]
+    found = argparse.Namespace(events=lambda: events)
+    assert throughput.idle_share(found, 1.0) == pytest.approx(0.5)  # microseconds
+    assert throughput.idle_share(argparse.Namespace(events=list), 1.0) is None
+
+
+def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "throughput.json"
+    monkeypatch.setattr(throughput, "ceilings", lambda device: {"matrix_tflops": 0.5, "copy_gb_per_s": 2.0})
+    options = ["--device", "cpu", "--window", "1", "--windows", "2", "--out", str(out)]
+    throughput.main([*options, "--train", "--dataset cifar10 --batch 2 --channels 8 8"])
+    table = json.loads(out.read_text())
+    (row,) = table["rows"]
+    assert table["gpu_rows"] is None and "none is an estimate" in table["gpu_note"]
+    assert (row["dataset"], row["batch"], row["idle_share"], row["peak_memory_mb"]) == ("cifar10", 2, None, None)
+    assert row["driver"] is None and row["versions"]["torch"] == torch.__version__
+    rate, roof = row["images_per_second"], row["ceilings"]
+    assert row["quartiles"][0] <= rate <= row["quartiles"][1] and rate > 0
+    assert row["matrix_share"] == pytest.approx(rate * row["model_flops_per_image"] / 1e12 / roof["matrix_tflops"])
+    assert row["copy_share"] == pytest.approx(rate * row["bytes_per_image"] / 1e9 / roof["copy_gb_per_s"])
+
+
+def test_counted_flops_are_those_of_convolutions_and_attention():
+    options = throughput.train_options(["--channels", "16", "--patch", "1"])
+    net, flops = throughput.build(options, torch.device("cpu")).denoiser.net, []
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda conv, _, out: flops.append(2 * conv.weight.numel() * out[0, 0].numel()))
+    net(torch.zeros(1, 1, 28, 28), torch.tensor([0.5]))
+    attention = 2 * 2 * 784**2 * 16  # two products of 784 x 784 with 16 channels
+    # backward costs twice the forward, attention up to 2.5 times where it multiplies again; 2 %: linear layers, and the
+    # first layer, which needs no gradient of the images
+    found = throughput.count_step(options, batch=2)["model_flops_per_image"]
+    muon = throughput.train_options(["--channels", "16", "--patch", "1", "--optimizer", "muon"])
+    assert throughput.count_step(muon, batch=2)["model_flops_per_image"] == found  # the model's, not the optimizer's
+    assert 0.98 * 3 * (sum(flops) + attention) <= found <= 1.02 * (3 * sum(flops) + 3.5 * attention)
+
+
+def test_ceilings_are_work_over_time(monkeypatch):
+    seconds = iter([0.5, 0.25])
+    monkeypatch.setattr(throughput, "fastest", lambda work, device: (work(), next(seconds))[1])
+    found = throughput.ceilings(torch.device("cpu"))
+    assert found["matrix_tflops"] == 2 * 1024**3 / 0.5 / 1e12 and found["copy_gb_per_s"] == 2 * 2**26 / 0.25 / 1e9
+    precision = throughput.cli.find_precision("auto", torch.device("cpu"))
+    assert (found["matrix"], found["copy"]) == (f"1024 x 1024, {precision}", "64 MiB, bytes read and written")
+
+
+# --- the ledger ---
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    """A ledger whose training and judging are made up, and its options; `calls` lists what was trained."""
+    calls = []
+
+    def run(command):
+        calls.append(command)
+        if "--optimizer" in command and "lion" in command:
+            return 1.0, "optimizer must be one of adamw, muon"
+        folder = training_ledger.Path(command[command.index("--out") + 1])
+        facts = {"training": {"steps": 10, "batch": 4}, "final_loss": 0.5, "wall_seconds": 2.0}
+        checkpoints.save(folder, torch.nn.Linear(2, 1), {"class": "MLP", "arguments": {}}, **facts)
+        return 3.0, ""
+
+    monkeypatch.setattr(training_ledger, "run", run)
+    monkeypatch.setattr(training_ledger, "judge", lambda folder, *rest: {"frechet": float(len(calls))})
+    monkeypatch.setattr(
+        training_ledger,
+        "changes",
+        lambda dataset: {
+            "baseline": [],
+            "target v": ["--target", "v"],  # the default
+            "target eps": ["--target", "eps"],
+            "magic 1": ["--magic", "1"],
+        },
+    )
+    out = tmp_path / "ledger.json"
+    options = ["--out", str(out), "--runs", str(tmp_path / "runs"), "--device", "cpu", "--minutes", "0.1"]
+    return out, options, calls
+
+
+def test_the_ledger_goes_on_where_it_was_stopped(ledger, capsys):
+    out, options, calls = ledger
+    training_ledger.main([*options, "--seeds", "0"])
+    assert [c[c.index("--target") + 1] if "--target" in c else None for c in calls] == [None, "eps"]
+    rows = {row["row"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["target v"]["same_as"] == "baseline"
+    assert "this build's `train` does not know it: unrecognized arguments: --magic 1" in rows["magic 1"]["refused"]
+    base = rows["baseline"]
+    assert (base["images_seen"], base["loss"], base["wall_seconds"], base["parameters"]) == (40, 0.5, 3.0, 3)
+    assert base["command"].startswith("python -m diffusion_edu train --dataset mnist --minutes 0.1 --seed 0")
+    assert base["driver"] is None and "torch" in base["versions"]
+
+    training_ledger.main([*options, "--seeds", "0", "1"])
+    assert len(calls) == 4 and len(json.loads(out.read_text())["rows"]) == 8  # the refused one is asked again
+    assert "baseline" in capsys.readouterr().out
+
+
+def test_what_train_itself_refuses_is_noted_and_tried_again(ledger, monkeypatch):
+    out, options, calls = ledger
+    monkeypatch.setattr(training_ledger, "changes", lambda dataset: {"target noise": ["--target", "noise"]})
+    monkeypatch.setattr(training_ledger, "run", lambda command: (1.0, "unknown target 'noise'"))
+    for _ in range(2):
+        training_ledger.main([*options, "--seeds", "0"])
+        (row,) = json.loads(out.read_text())["rows"]
+        assert row["refused"] == "unknown target 'noise'"
+
+
+def test_rows_are_chosen_by_name_or_first_word(capsys):
+    rows = training_ledger.changes("mnist")
+    assert list(training_ledger.chosen(rows, ["target", "optimizer muon"])) == [
+        "target eps", "target v", "target x0", "target edm", "optimizer muon",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit, match="unknown row 'colour'; known: baseline, target eps"):
+        training_ledger.chosen(rows, ["colour"])
+    training_ledger.main(["--list", "--rows", "channels"])
+    widths = [8 * round(0.5 * width / 8) for width in training.RECIPES["mnist"]["channels"]]
+    assert capsys.readouterr().out.splitlines()[0].split("--channels ")[1] == " ".join(map(str, widths))
+
+
+@pytest.mark.parametrize("dataset", training.RECIPES)
+def test_only_rows_that_change_something_are_trained(dataset):
+    rows, cpu = training_ledger.changes(dataset), torch.device("cpu")
+    start = training_ledger.train_command(dataset, 1, 0, "cpu", training_ledger.RUNS, [])
+    assert all(training_ledger.settings([*start, *options], cpu) for options in rows.values()), (
+        "this build knows them all"
+    )
+    equal = training_ledger.equal_rows(rows, start, cpu)
+    named = (
+        "target weight schedule ema optimizer precision compile blocks patch".split()
+    )  # each has the default among them
+    assert sorted(name.split()[0] for name in equal) == sorted(named)
+    assert {"target v", "weight simple"} <= equal
+    double = str(2 * training.RECIPES[dataset]["batch"])
+    moved = training_ledger.equal_rows(rows, [*start, "--batch", double], cpu)
+    assert moved == equal | {f"batch {double}"}
+
+
+def test_a_summary_is_over_seeds_best_first():
+    rows = [{"row": "a", "frechet": 3.0}, {"row": "b", "frechet": 1.0}, {"row": "a", "frechet": 1.0}, {"row": "c"}]
+    found = training_ledger.summary(rows)
+    assert list(found) == ["b", "a"] and found["b"]["deviation"] is None
+    assert found["a"] == {"frechet": 2.0, "deviation": pytest.approx(2**0.5), "seeds": 2}
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "reason"),
+    [
+        (2, "mnist:  0%|\rmnist: 50%|\ndiffusion_edu train: unknown target\n\n", "diffusion_edu train: unknown target"),
+        (-9, "", "exit status -9"),
+        (0, "mnist: 100%|\n", ""),
+    ],
+)
+def test_a_command_s_last_words_are_its_reason(monkeypatch, status, stderr, reason):
+    asked = []
+
+    def fake(command, **keywords):
+        asked.append(command)
+        return training_ledger.subprocess.CompletedProcess(command, status, stderr=stderr)
+
+    monkeypatch.setattr(training_ledger.subprocess, "run", fake)
+    assert training_ledger.run(["train", "--steps", "1"])[1] == reason
+    assert asked == [[sys.executable, "-m", "diffusion_edu", "train", "--steps", "1"]]
+
+
+# --- peers ---
+
+
+def test_the_clock_gives_the_first_batch_and_stops_at_its_limit(monkeypatch):
+    now = iter([0.0, 0.0, 30.0, 59.0, 61.0])  # made, started, and asked before every batch but the first
+    monkeypatch.setattr(peers_training, "perf_counter", lambda: next(now))
+    clock, given = peers_training.Clock(1, torch.device("cpu")), []
+    with pytest.raises(peers_training.TimeIsUp):
+        for batch in clock.limited(range(10)):
+            given.append(batch)
+    assert given == [0, 1, 2] and clock.batches == 3
+
+
+def test_a_rim_comes_off_again():
+    images = torch.rand(2, 1, 28, 28)
+    wide = peers_training.padded(images)
+    assert wide.shape == (2, 1, 32, 32) and float(wide.sum()) == pytest.approx(float(images.sum()), rel=1e-5)
+    assert torch.equal(peers_training.cropped(wide, 28), images)
+    assert torch.equal(peers_training.padded(torch.ones(1, 3, 32, 32)), torch.ones(1, 3, 32, 32))
+
+
+def test_peers_go_on_where_they_were_stopped_and_missing_ones_are_named(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def apart(name, key, given, floors):
+        asked.append((name, key["seed"], floors))
+        row = key | {"steps": 3, "train_seconds": 1.0, "frechet": 9.0, "device": "cpu"}
+        return row, {"floor": 0.5}, np.zeros((4, 1, 28, 28), np.uint8)
+
+    monkeypatch.setattr(peers_training, "apart", apart)
+    monkeypatch.setattr(peers_training, "missing", lambda peer: "nowhere" if peer.package == "smalldiffusion" else None)
+    options = ["--out", str(tmp_path / "peers.json"), "--device", "cpu", "--peers"]
+    peers_training.main([*options, "diffusion_edu", "smalldiffusion-dit"])
+    assert "smalldiffusion-dit is left out: nowhere" in capsys.readouterr().out
+    peers_training.main([*options, "diffusion_edu", "diffusers", "--seeds", "0", "1"])
+    assert [(name, seed) for name, seed, _ in asked] == [
+        ("diffusion_edu", 0), ("diffusers", 0), ("diffusion_edu", 1), ("diffusers", 1),
+    ]  # fmt: skip
+    assert asked[0][2] is None and asked[1][2] == {"floor": 0.5}  # floors are measured once
+    assert len(np.load(tmp_path / "peers.npz").files) == 4
+
+
+def test_what_is_not_installed_is_said_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(peers_training.INSTALL, "diffusers", "a-package-of-that-name-is-nowhere")
+    reason = peers_training.missing(peers_training.PEERS["diffusers"])
+    assert reason.endswith("is not installed: pip install --no-deps a-package-of-that-name-is-nowhere")
+    assert peers_training.missing(peers_training.PEERS["diffusion_edu"]) is None
+
+
+# --- the session with a GPU ---
+
+
+def test_a_session_skips_what_was_done_and_notes_what_failed(tmp_path, monkeypatch, capsys):
+    work, first, second = tmp_path / "work", tmp_path / "first", tmp_path / "second"
+    write = f"import pathlib; p = pathlib.Path({str(work)!r}); (p / 'a.bin').write_bytes(bytes(100)); "
+    heavy = "(p / 'state.safetensors').write_bytes(bytes(9)); (p / 'ledger-runs').mkdir(); (p / 'ledger-runs' / 'x').touch()"
+    made = [
+        gpu_session.Step("good", 30, [["-c", write + heavy]]),
+        gpu_session.Step("bad", 30, [["-c", "raise SystemExit(4)"], ["-c", "open('/nowhere/x')"]]),
+        gpu_session.Step("late", 0.2, [["-c", "import time; time.sleep(30)"]]),
+    ]
+    monkeypatch.setattr(gpu_session, "steps", lambda *arguments: made)
+    monkeypatch.setattr(gpu_session, "PIECE", 6000)
+    assert gpu_session.main([str(work), str(first)]) == 0
+    account = json.loads((first / "session.json").read_text())
+    assert [entry["outcome"] for entry in account["steps"]] == ["done", "exit status 4", "stopped after 0 s"]
+    assert account["card"] and sorted(p.name for p in first.iterdir())[:2] == ["results.tar.00", "results.tar.01"]
+    with tarfile.open(fileobj=io.BytesIO(gpu_session.read_pieces(first, "results.tar"))) as tar:
+        assert tar.getnames() == ["a.bin", "bad.log", "good.log", "late.log", "session.json"]
+    assert gpu_session.main([str(work), str(second), "--only", "good", "bad"]) == 0
+    again = json.loads((second / "session.json").read_text())["steps"]
+    assert [entry["step"] for entry in again] == ["good", "bad", "late", "bad"]
+
+
+def test_a_session_s_commands_are_ones_that_this_build_knows(capsys, tmp_path):
+    assert gpu_session.main(["w", "r", "--dry-run", "--cifar", "--batch 256", "--mnist", "--batch 128"]) == 0
+    lines = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("  python")]
+    parsers = {"diffusion_edu": training_ledger.cli.parser(), "benchmarks.training_ledger": training_ledger.parser()}
+    parsers["benchmarks.peers_training"] = peers_training.parser()
+    known = [words for words in lines if words[1] in parsers]
+    assert len(known) >= 8
+    for words in known:
+        assert isinstance(
+            parsers[words[1]].parse_args(gpu_session.shlex.split(" ".join(words[2:]))), argparse.Namespace
+        )
+
+
+def test_cifar_travels_in_pieces(tmp_path, monkeypatch, capsys):
+    g, raw = np.random.default_rng(0), {}
+    for name in gpu_session.BATCHES:
+        records = g.integers(0, 256, (4, 3073), dtype=np.uint8)
+        records[:, 0] %= 10
+        raw[name] = records.tobytes()
+    hashes = {name: data.hashlib.sha256(content).hexdigest() for name, content in raw.items()}
+    splits = {"test": {"test_batch.bin": hashes.pop("test_batch.bin")}, "train": hashes}
+    monkeypatch.setitem(data._RECIPES, "cifar10", replace(data._RECIPES["cifar10"], splits=splits, ways={"none": None}))
+    monkeypatch.setenv("DIFFUSION_EDU_CACHE", str(tmp_path / "here"))
+    for name, content in raw.items():
+        checkpoints.write_atomically(tmp_path / "here" / "cifar10" / name, content)
+    assert gpu_session.main(["--pack", str(tmp_path / "load"), "--piece", "0.03"]) == 0
+    assert len(list((tmp_path / "load").iterdir())) > 1
+    monkeypatch.setenv("DIFFUSION_EDU_CACHE", str(tmp_path / "there"))
+    assert gpu_session.main(["--unpack", str(tmp_path / "load")]) == 0
+    assert {name: (tmp_path / "there" / "cifar10" / name).read_bytes() for name in raw} == raw
+    assert "CIFAR-10 train: 20 images" in capsys.readouterr().out
+
+
+def test_a_table_says_how_many_rows_a_gpu_gave(tmp_path):
+    machine.write_table(tmp_path / "t.json", {"rows": [{"device": "cuda"}, {"device": "cpu"}]})
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert (table["gpu_rows"], table["gpu_note"], len(table["rows"])) == (1, None, 2)
+
+
+def test_a_machine_tells_its_name():
+    found = machine.describe(torch.device("cpu"))
+    assert found["device"] == "cpu" and found["card"] and found["driver"] is None
+    assert found["versions"]["python"] == sys.version.split()[0]
