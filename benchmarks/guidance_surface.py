@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "runs" / "guidance_surface.json"
 P_NULL = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8)
 WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-TRAINING = "train --dataset mnist --steps 2000 --batch 64 --channels 8 24 48 --seed 0 --threads 1"
+TRAINING = (
+    "train --dataset mnist --steps 2000 --batch 64 --channels 8 24 48 --patch 1 "
+    "--optimizer adamw --rate 2e-3 --seed 0 --threads 1"
+)
 DRAWING = {"samples": 500, "evaluations": 15, "sampler": "ddim", "seed": 0}
 
 
