@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffusion_edu import checkpoints, data, judges, metrics, parallel, samplers, training
+from diffusion_edu import checkpoints, data, film, judges, metrics, parallel, samplers, training
 from diffusion_edu.denoisers import Denoiser, DenoiserFunction
 from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a U-Net; continues where an earlier run in --out stopped")
     train.add_argument("--dataset", default="mnist", help="mnist, fashion-mnist or cifar10")
-    train.add_argument("--out", type=Path, help="folder for checkpoint, loss curve and sample grid (default runs/NAME)")
+    train.add_argument(
+        "--out", type=Path, help="folder for checkpoint, film, loss curve and sample grid (default runs/NAME)"
+    )
     train.add_argument(
         "--minutes", type=float, default=10, help="as many steps as fit, measured at the start (default 10)"
     )
@@ -234,7 +236,7 @@ def find_steps_to_train(options: argparse.Namespace, run: training.Run, images: 
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a U-Net, show progress, and leave checkpoint, state, loss curve and sample grid in --out."""
+    """Train a U-Net, show progress, and leave checkpoint, state, film, loss curve and sample grid in --out."""
     device = parallel.start(find_device(options.device))
     dataset = data.load(options.dataset, "train")
     for name, value in training.RECIPES[options.dataset].items():
@@ -253,8 +255,11 @@ def train(options: argparse.Namespace) -> None:
 
     run = training.Run(denoiser, train_config(options, device))
     run.config = replace(run.config, steps=find_steps_to_train(options, run, images, labels))
-    show(training.fit(run, images, labels, options.out / "state.safetensors"), run, f"{options.dataset} on {device}")
     shape, digest = list(images.shape[1:]), dataset.sha256
+    records = training.fit(run, images, labels, options.out / "state.safetensors")
+    if parallel.rank() == 0:
+        records = film.filmed(records, run, options.out / "film.npz", shape)
+    show(records, run, f"{options.dataset} on {device}")
     facts = {
         "dataset": {"name": dataset.name, "split": "train", "images": len(images), "shape": shape, "sha256": digest},
         "training": {
@@ -310,7 +315,7 @@ def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[st
     plotting.save_image_grid(
         out / "samples.png", draw(denoiser, classes(denoiser, 4), "ancestral", 25, 1.0, 0), columns=4
     )
-    print(f"wrote {out}/model.safetensors, manifest.json, log.csv, loss.png and samples.png")
+    print(f"wrote {out}/model.safetensors, manifest.json, log.csv, loss.png, samples.png and film.npz")
 
 
 def classes(denoiser: Denoiser, each: int) -> Tensor:

@@ -207,7 +207,7 @@ def test_train_then_sample(capsys, tmp_path):
     }  # fmt: skip
     assert (manifest["target"], manifest["schedule"]["name"], manifest["metrics"]) == ("eps", "Cosine", [])
     assert sorted(p.name for p in out.iterdir()) == [
-        "log.csv", "loss.png", "manifest.json", "model.safetensors", "samples.png", "state.safetensors",
+        "film.npz", "log.csv", "loss.png", "manifest.json", "model.safetensors", "samples.png", "state.safetensors",
     ]  # fmt: skip
     header, line = (out / "log.csv").read_text().splitlines()
     assert header == "step,loss,rate,seconds"

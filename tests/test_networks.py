@@ -7,7 +7,7 @@ from diffusion_edu.data import to_float
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.metrics import measure_elbo
 from diffusion_edu.networks import MLP, VAE, Classifier, PhotoClassifier, UNet
-from diffusion_edu.networks.unet import ResidualBlock
+from diffusion_edu.networks.unet import ResidualBlock, without
 from diffusion_edu.networks.vae import PixelLogistic, kl_to_prior
 from diffusion_edu.schedules import Cosine
 
@@ -259,3 +259,48 @@ def test_the_decoder_s_scale_does_not_collapse():
     with torch.no_grad():
         net.decoder[-1].bias[784:] = -50.0
     assert float(net.decode(torch.zeros(1, 2)).log_scale.detach().min()) == -7
+
+
+# parts taken away
+
+
+def test_without_time_the_answer_is_the_same_at_all_times():
+    net, x = small(), noise(2, 1, 8, 8)
+    with without(net, "time"):
+        told = net(x, T, Y)
+        assert torch.equal(told, net(x, T.flip(0), Y))
+    assert not torch.allclose(told, net(x, T, Y))
+    assert torch.equal(told, net(x, torch.full((2,), 0.5), Y))
+
+
+def test_without_attention_it_is_the_network_that_has_none():
+    net, bare, x = small(), small(attention=False), noise(2, 1, 8, 8)
+    bare.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("attend")})
+    with without(net, "attention"):
+        assert torch.equal(net(x, T, Y), bare(x, T, Y))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_without_a_skip_its_resolution_is_not_seen_on_the_way_up(blocks):
+    net, x, seen = small(blocks=blocks), noise(2, 1, 8, 8), {}
+    readers = [layer for layer in net.up if isinstance(layer, ResidualBlock)]  # the coarsest first
+    watch = [r.first.register_forward_pre_hook(lambda m, given: seen.update({m: given[0]})) for r in readers]
+    for part, silent in (("skip 1", readers[:blocks]), ("skip 0", readers[blocks:]), ("skips", readers)):
+        with without(net, part):
+            net(x, T, Y)
+        for reader in readers:
+            own = reader.modulate.out_features // 2
+            joined = seen[reader.first]
+            assert bool(joined[:, :-own].any())
+            assert bool(joined[:, -own:].any()) == (reader not in silent)
+    for hook in watch:
+        hook.remove()
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in net.modules())
+
+
+def test_a_part_that_is_none_is_refused():
+    with (
+        pytest.raises(ValueError, match="one of time, attention, skip 0, skip 1, skips, got 'skip 2'"),
+        without(small(), "skip 2"),
+    ):
+        pass

@@ -28,6 +28,7 @@ CHAPTERS = (
     "guidance",
     "steering",
     "fast",
+    "training",
 )
 
 

@@ -6,6 +6,8 @@ rung also sees what the same rung saw on the way down. Time and class enter ever
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import log
 
 import torch
@@ -175,3 +177,45 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+@contextmanager
+def without(net: UNet, part: str) -> Iterator[UNet]:
+    """The network, as long as the context lasts, with one part silenced; also while it is trained.
+
+    part: "time" (it is always told 0.5), "attention", "skips", or "skip k" for those of the k-th resolution, 0 the finest
+    (the joined channels are 0). Raises ValueError for another part.
+    """
+    by_level = skip_readers(net)
+    levels = {f"skip {k}": readers for k, readers in enumerate(by_level)} | {"skips": sum(by_level, [])}
+    if part == "time":
+        hooks = [net.embed_time.register_forward_pre_hook(lambda _, given: (torch.full_like(given[0], 0.5),))]
+    elif part == "attention":
+        hooks = [net.attend.register_forward_hook(lambda _, given, out: given[0])]
+    elif part in levels:
+        hooks = [block.register_forward_pre_hook(forget_skip) for block in levels[part]]
+    else:
+        raise ValueError(f"part must be one of time, attention, {', '.join(levels)}, got {part!r}")
+    try:
+        yield net
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def skip_readers(net: UNet) -> list[list[ResidualBlock]]:
+    """The blocks that read skips, of each resolution, the finest first."""
+    levels: list[list[ResidualBlock]] = [[]]
+    for layer in net.up:
+        if isinstance(layer, Upsample):
+            levels.insert(0, [])
+        else:
+            levels[0].append(layer)
+    return levels
+
+
+def forget_skip(block: ResidualBlock, given: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The block's input with zeros for the skip: the last channels, as many as the block gives."""
+    joined, emb = given
+    width = block.modulate.out_features // 2
+    return torch.cat([joined[:, :-width], torch.zeros_like(joined[:, -width:])], dim=1), emb

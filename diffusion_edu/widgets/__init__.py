@@ -20,6 +20,7 @@ from diffusion_edu.widgets.sampler_race import SamplerRace
 from diffusion_edu.widgets.schedule_explorer import ScheduleExplorer
 from diffusion_edu.widgets.score_field import ScoreField
 from diffusion_edu.widgets.solver_steps import SolverSteps
+from diffusion_edu.widgets.training_film import TrainingFilm
 from diffusion_edu.widgets.trajectory import Trajectory
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ScheduleExplorer",
     "ScoreField",
     "SolverSteps",
+    "TrainingFilm",
     "Trajectory",
     "Widget",
 ]

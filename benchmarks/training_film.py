@@ -1,0 +1,55 @@
+"""The film of a real training run, for the book: `python -m benchmarks.training_film --dataset mnist --minutes 10`.
+
+Every option but --out is one of `python -m diffusion_edu train`, which is run with them; a run that was stopped goes on.
+Writes `data/measured/training_film.npz` (frames) and `training_film.json` (log, command, machine), which the widget
+TrainingFilm and `book/training.md` show.
+"""
+
+import argparse
+import csv
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe
+from diffusion_edu import __main__ as cli
+from diffusion_edu.checkpoints import read_manifest, write_atomically, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "data" / "measured" / "training_film.json"
+LOG = {"step": int, "loss": float, "rate": float, "seconds": float}
+
+
+def read_log(path: Path) -> dict[str, list]:
+    """The columns of a run's log.csv."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: [kind(row[name]) for row in rows] for name, kind in LOG.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, and gather the film."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path, default=ROOT / "runs" / "film", help="folder of the run")
+    given, of_train = options.parse_known_args(arguments)
+    if status := cli.main(["train", *of_train, "--out", str(given.out)]):
+        sys.exit(status)
+    manifest = read_manifest(given.out)
+    facts = {
+        "command": shlex.join(["python", "-m", "diffusion_edu", "train", *of_train]),
+        "dataset": manifest["dataset"]["name"],
+        "parameters": manifest["parameters"],
+        "training": manifest["training"],
+        "seconds": manifest["wall_seconds"],
+        "machine": describe(torch.device(manifest["training"]["device"])),
+        "log": read_log(given.out / "log.csv"),
+    }
+    write_atomically(OUT.with_suffix(".npz"), (given.out / "film.npz").read_bytes())
+    write_json(OUT, facts)
+    print(f"wrote {OUT} and {OUT.with_suffix('.npz').name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""A training run as a film: what the same noises become after more and more steps, above the loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import traitlets
+from matplotlib.figure import Figure
+
+from diffusion_edu.film import DRAWERS, read_film
+from diffusion_edu.plotting import COLOURS
+from diffusion_edu.training import TrainConfig
+from diffusion_edu.widgets.base import StaticFigure, Widget, check_range, to_base64
+from diffusion_edu.widgets.guidance_surface import sprite_sheet
+
+COLUMNS = ("step", "loss", "rate", "minutes")
+
+
+def load_film(file: Path) -> tuple[list[dict[str, float]], list[int], np.ndarray, float]:
+    """What `benchmarks.training_film` wrote: records, the frames' steps, frames, and where the average has its centre.
+
+    Records have COLUMNS. Frames are uint8 (frames, 2, classes, H, W), by DRAWERS. The centre is a share of the steps so far.
+    Raises ValueError when film and log do not agree, or the images are not grey.
+    """
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    log, film = facts["log"], read_film(file.with_suffix(".npz"))
+    rows = zip(log["step"], log["loss"], log["rate"], log["seconds"], strict=True)
+    records = [{"step": k, "loss": loss, "rate": rate, "minutes": s / 60} for k, loss, rate, s in rows]
+    steps, frames = [step for step, _ in film], np.stack([frame for _, frame in film])
+    if not set(steps) <= set(log["step"]) or frames.shape[3] != 1:
+        raise ValueError(f"{file.name} needs grey frames of steps that its log has, got {frames.shape} at {steps}")
+    return records, steps, frames[:, :, :, 0], centre(facts["training"]["ema"])
+
+
+def centre(ema: float) -> float:
+    """Mean place of the weights in an average of relative width `ema`, as a share of the steps so far; 1 for none."""
+    power = TrainConfig(ema=ema).ema_power if ema else np.inf
+    return float(1 / (1 + 1 / power))
+
+
+class TrainingFilm(Widget):
+    """A slider over the frames: ten digits by the average and by the weights, the loss curve, rate and minutes.
+
+    Arguments as `load_film` gives them. Trait: `frame`, the number of the frame shown. Raises ValueError for a frame that
+    there is none of, or images that do not fit the steps.
+    """
+
+    frame = traitlets.Int(0).tag(sync=True)
+    steps = traitlets.List(help="step of each frame").tag(sync=True)
+    records = traitlets.List(help="[step, loss, rate, minutes] of each record").tag(sync=True)
+    centre = traitlets.Float(help="where the average has its centre, as a share of the steps so far").tag(sync=True)
+    sprites = traitlets.Unicode(help="PNG in base64: two rows of digits for each frame").tag(sync=True)
+    size = traitlets.List(help="digits in a row, height and width of one").tag(sync=True)
+
+    def __init__(
+        self,
+        records: Sequence[Mapping[str, float]],
+        steps: Sequence[int],
+        frames: np.ndarray,
+        centre: float,
+        **traits: Any,
+    ) -> None:
+        if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[:2] != (len(steps), len(DRAWERS)):
+            raise ValueError(f"need frames uint8 ({len(steps)}, 2, n, H, W), got {frames.dtype} {frames.shape}")
+        super().__init__(
+            steps=list(steps),
+            records=[[round(record[name], 6) for name in COLUMNS] for record in records],
+            centre=centre,
+            sprites=to_base64(sprite_sheet(frames)),
+            size=list(frames.shape[2:]),
+            **{"frame": len(steps) // 2} | traits,
+        )
+        self.frames = frames
+
+    @traitlets.validate("frame")
+    def _one_of_them(self, proposal: Any) -> int:
+        return int(check_range("frame", proposal.value, 0, len(self.steps) - 1))
+
+    def record(self) -> dict[str, float]:
+        """The record of the shown frame."""
+        return dict(zip(COLUMNS, next(r for r in self.records if r[0] == self.steps[self.frame]), strict=True))
+
+    def static_figure(self) -> StaticFigure:
+        """Draw the average's digits at five frames above the loss curve."""
+        figure = Figure(figsize=(7.4, 3.9))
+        films, curve = figure.subplots(2, 1, height_ratios=(3, 2))
+        chosen = np.unique(np.linspace(0, len(self.steps) - 1, 5).round().astype(int))
+        rows = self.frames[chosen, 0]
+        films.imshow(np.vstack([np.hstack(row) for row in rows]), cmap="gray", vmin=0, vmax=255, aspect="equal")
+        height = self.size[1]
+        films.set_yticks([height * (i + 0.5) for i in range(len(rows))], [f"step {self.steps[i]:,}" for i in chosen])
+        films.set(xticks=[])
+        films.grid(False)
+        films.tick_params(length=0)
+        step, loss = zip(*(record[:2] for record in self.records), strict=True)
+        curve.plot(step, loss, lw=1.2)
+        shown = self.record()
+        curve.plot(shown["step"], shown["loss"], "o", color=COLOURS[1])
+        curve.set(xscale="log", yscale="log", xlabel="optimizer step", ylabel="loss")
+        return StaticFigure(figure, self.alt())
+
+    def alt(self) -> str:
+        """What the static figure shows, with the numbers of the chosen frame."""
+        now = self.record()
+        return (
+            f"Digits drawn from the same noises after {self.steps[0]:,} to {self.steps[-1]:,} training steps, and the loss "
+            f"over the steps on logarithmic axes. Marked: step {now['step']:,.0f}, after {now['minutes']:.1f} minutes, with "
+            f"loss {now['loss']:.3f} and learning rate {now['rate']:.2g}."
+        )
