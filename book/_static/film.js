@@ -55,5 +55,5 @@
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) picture.decode().then(play, () => undefined);
   }
 
-  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".film").forEach(mountFilm));
+  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".film[data-frames]").forEach(mountFilm));
 })();

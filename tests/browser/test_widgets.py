@@ -136,6 +136,14 @@ def test_trajectory_plays_and_pauses(open_widget: Callable[..., Locator]):
     assert slider.input_value() == rest
 
 
+def test_the_front_page_s_film_leaves_other_films_alone(open_widget: Callable[..., Locator]):
+    """A widget may be mounted before or after the page is ready."""
+    live = open_widget(TRAJECTORY)
+    live.page.evaluate("() => document.dispatchEvent(new Event('DOMContentLoaded'))")
+    assert live.locator(".film").count() > 0
+    assert live.locator(".film-controls").count() == 0
+
+
 def test_without_motion_the_play_button_makes_one_step(open_widget: Callable[..., Locator]):
     live = open_widget(TRAJECTORY)  # the tests' browser asks for reduced motion
     slider, button = live.get_by_label("time"), live.get_by_role("button", name="Next")
