@@ -390,6 +390,7 @@ def measure(name: str, key: dict[str, Any], given: argparse.Namespace, floors: d
         "images_seen": trained.facts["batch"] * trained.facts["steps"],
         "sample_seconds": sample_seconds,
         **{k: v for k, v in real.measure(x).items() if k not in real.floors},
+        "floor": real.floors["floor"],
         "classifier": digest,
         **describe(device),
     }

@@ -1,8 +1,8 @@
 """The film of a real training run, for the book: `python -m benchmarks.training_film --dataset mnist --minutes 10`.
 
-Every option but --out is one of `python -m diffusion_edu train`, which is run with them; a run that was stopped goes on.
-Writes `data/measured/training_film.npz` (frames) and `training_film.json` (log, command, machine), which the widget
-TrainingFilm and `book/training.md` show.
+Every option but --out and --samples is one of `python -m diffusion_edu train`, which is run with them; a run that was
+stopped goes on. Then `evaluate` judges samples of the trained network. Writes `data/measured/training_film.npz` (frames)
+and `training_film.json` (log, command, machine, judgement), which the widget TrainingFilm and `book/training.md` show.
 """
 
 import argparse
@@ -29,26 +29,36 @@ def read_log(path: Path) -> dict[str, list]:
     return {name: [kind(row[name]) for row in rows] for name, kind in LOG.items()}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Train, and gather the film."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--out", type=Path, default=ROOT / "runs" / "film", help="folder of the run")
-    given, of_train = options.parse_known_args(arguments)
-    if status := cli.main(["train", *of_train, "--out", str(given.out)]):
-        sys.exit(status)
-    manifest = read_manifest(given.out)
+def gather(run: Path, command: list[str]) -> None:
+    """Write what a finished run, trained by `train` with the options `command` and evaluated, left in its folder."""
+    manifest = read_manifest(run)
     facts = {
-        "command": shlex.join(["python", "-m", "diffusion_edu", "train", *of_train]),
+        "command": shlex.join(["python", "-m", "diffusion_edu", "train", *command]),
         "dataset": manifest["dataset"]["name"],
         "parameters": manifest["parameters"],
         "training": manifest["training"],
         "seconds": manifest["wall_seconds"],
+        "judged": manifest["metrics"][-1],
         "machine": describe(torch.device(manifest["training"]["device"])),
-        "log": read_log(given.out / "log.csv"),
+        "log": read_log(run / "log.csv"),
     }
-    write_atomically(OUT.with_suffix(".npz"), (given.out / "film.npz").read_bytes())
+    write_atomically(OUT.with_suffix(".npz"), (run / "film.npz").read_bytes())
     write_json(OUT, facts)
     print(f"wrote {OUT} and {OUT.with_suffix('.npz').name}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, judge, and gather the film."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path, default=ROOT / "runs" / "film", help="folder of the run")
+    options.add_argument("--samples", type=int, default=10_000, help="to be judged")
+    given, of_train = options.parse_known_args(arguments)
+    run = str(given.out)
+    of_evaluate = ["--checkpoint", run, "--samples", str(given.samples)]
+    for command in (["train", *of_train, "--out", run], ["evaluate", *of_evaluate]):
+        if status := cli.main(command):
+            sys.exit(status)
+    gather(given.out, of_train)
 
 
 if __name__ == "__main__":

@@ -97,22 +97,31 @@ def test_what_the_caller_does_with_a_record_is_no_training_time(monkeypatch: pyt
 
 
 def test_the_books_film_names_its_command_but_not_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def train(arguments: list[str]) -> int:
-        assert arguments == ["train", "--dataset", "mnist", "--steps", "2", "--out", str(tmp_path / "run")]
+    run, asked = str(tmp_path / "run"), []
+
+    def command_line(arguments: list[str]) -> int:
+        asked.append(arguments)
+        return train() if arguments[0] == "train" else 0
+
+    def train() -> int:
         shoot(a_run(2), tmp_path / "run")
         facts = {"dataset": {"name": "mnist"}, "parameters": 1, "wall_seconds": 2.0, "training": {"device": "cpu"}}
+        facts |= {"metrics": [{"samples": 9}, {"samples": 5}]}
         (tmp_path / "run" / "manifest.json").write_text(json.dumps(facts | {"network": {"class": "UNet"}}))
         (tmp_path / "run" / "log.csv").write_text("step,loss,rate,seconds\n1,0.9,0.001,1.0\n2,0.8,0,2.0\n")
         return 0
 
-    monkeypatch.setattr(training_film.cli, "main", train)
+    monkeypatch.setattr(training_film.cli, "main", command_line)
     monkeypatch.setattr(
         training_film, "read_manifest", lambda folder: json.loads((folder / "manifest.json").read_text())
     )
     monkeypatch.setattr(training_film, "OUT", tmp_path / "film.json")
-    training_film.main(["--dataset", "mnist", "--steps", "2", "--out", str(tmp_path / "run")])
+    training_film.main(["--dataset", "mnist", "--steps", "2", "--samples", "5", "--out", run])
+    assert asked[0] == ["train", "--dataset", "mnist", "--steps", "2", "--out", run]
+    assert asked[1] == ["evaluate", "--checkpoint", run, "--samples", "5"]
     found = json.loads((tmp_path / "film.json").read_text())
     assert found["command"] == "python -m diffusion_edu train --dataset mnist --steps 2"
+    assert found["judged"] == {"samples": 5}  # the newest
     assert found["log"] == {"step": [1, 2], "loss": [0.9, 0.8], "rate": [0.001, 0.0], "seconds": [1.0, 2.0]}
     assert [step for step, _ in film.read_film(tmp_path / "film.npz")] == [1, 2]
     monkeypatch.setattr(training_film.cli, "main", lambda arguments: 2)
