@@ -84,7 +84,7 @@ def test_a_residual_block_by_hand():
         assert (found - by_hand(over=(0, 2, 3, 4))).abs().max() > 1e-2  # statistics over the batch
 
 
-@equation("eq-training-first-loss", method="monte carlo", tolerance="5 standard errors of a mean over 200,000 draws")
+@equation("eq-training-first-loss", method="monte carlo", tolerance="5 standard errors, 200,000 draws")
 def test_loss_of_a_network_that_answers_nothing():
     schedule, n = LinearBeta(), 200_000
     x0, eps, t = 0.5 * normal(n, 1, seed=3), normal(n, 1, seed=4), torch.tensor(0.4, dtype=F64)
