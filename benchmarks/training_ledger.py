@@ -119,8 +119,10 @@ def judge(folder: Path, judged: Path, given: argparse.Namespace) -> dict[str, An
 def fill(key: dict[str, Any], options: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Train and measure one row with one seed."""
     folder = given.runs / f"{key['dataset']}-{key['minutes']:g}-{key['row'].replace(' ', '-')}-{key['seed']}"
-    command = train_command(key["dataset"], key["minutes"], key["seed"], given.device, folder, options)
-    shown = {"command": shlex.join(["python", "-m", "diffusion_edu", *command])}
+    task = (key["dataset"], key["minutes"], key["seed"], given.device)
+    command = train_command(*task, folder, options)
+    anywhere = train_command(*task, Path("runs", folder.name), options)  # where it lay is nobody's business
+    shown = {"command": shlex.join(["python", "-m", "diffusion_edu", *anywhere])}
     known, reason = understand(command)
     if known is None:
         return shown | {"refused": f"this build's `train` does not know it: {reason}"}
