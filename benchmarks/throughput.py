@@ -77,13 +77,9 @@ def ceilings(device: torch.device) -> dict[str, Any]:
     }
 
 
-def train_options(text: list[str]) -> argparse.Namespace:
+def train_options(text: list[str], device: torch.device) -> argparse.Namespace:
     """The options of `train`, with its data set's recipe for those that are not given."""
-    options = cli.parser().parse_args(["train", *text])
-    for name, value in training.RECIPES[options.dataset].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
+    return cli.complete(cli.parser().parse_args(["train", *text]), device)
 
 
 def build(options: argparse.Namespace, device: torch.device, **changes: Any) -> training.Run:
@@ -165,7 +161,8 @@ def measure(options: argparse.Namespace, device: torch.device, window: int, coun
 
 def row(text: str, given: argparse.Namespace, device: torch.device, roof: dict[str, Any]) -> dict[str, Any]:
     """Everything about one set of options."""
-    options = train_options(shlex.split(text))
+    options = train_options(shlex.split(text), device)
+    torch.compiler.reset()  # else the second network is compiled for all sizes at once, and is not what `train` runs
     cli.set_up_gpu(options.deterministic)
     found = count_step(options) | measure(options, device, given.window, given.windows)
     flops, traffic = (found["images_per_second"] * found[n] for n in ("model_flops_per_image", "bytes_per_image"))

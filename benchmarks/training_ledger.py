@@ -33,9 +33,9 @@ RUNS = Path(__file__).resolve().parents[1] / "runs" / "ledger"
 MEASURED = ("samples", "accuracy", "accuracy_error", "frechet", "frechet_error", "ratio", "precision", "recall")
 
 
-def changes(dataset: str) -> dict[str, list[str]]:
+def changes(dataset: str, device: torch.device) -> dict[str, list[str]]:
     """Name of each row -> the options of `train` in which it differs from the baseline, the data set's recipe."""
-    recipe = training.RECIPES[dataset]
+    recipe = training.recipe(dataset, device)
     widths = [[8 * max(1, round(factor * width / 8)) for width in recipe["channels"]] for factor in (0.5, 0.75, 1.5)]
     choices = {
         "target": ("eps", "v", "x0", "edm"),
@@ -79,7 +79,7 @@ def settings(command: list[str], device: torch.device) -> tuple | None:
     """All that decides about a run, but for its length, as `train` finds it; None where it refuses."""
     if understand(command)[0] is None:
         return None
-    options = train_options(command[1:])
+    options = train_options(command[1:], device)
     network = (tuple(options.channels), options.blocks, options.patch, options.schedule, options.target)
     try:
         return network, cli.train_config(options, device)
@@ -200,14 +200,15 @@ def chosen(rows: dict[str, list[str]], names: list[str] | None) -> dict[str, lis
 def main(arguments: list[str] | None = None) -> None:
     """Fill the ledger run by run."""
     given = parser().parse_args(arguments)
-    rows = chosen(changes(given.dataset), given.rows)
+    device = cli.find_device(given.device)
+    rows = chosen(changes(given.dataset, device), given.rows)
     if given.list:
         print("\n".join(f"{name:24} {shlex.join(options)}" for name, options in rows.items()))
         return
     table = json.loads(given.out.read_text()) if given.out.exists() else {"rows": []}
-    place, base = describe(cli.find_device(given.device)), shlex.split(given.base)
+    place, base = describe(device), shlex.split(given.base)
     start = train_command(given.dataset, given.minutes, 0, given.device, given.runs, base)
-    same = equal_rows(rows, start, cli.find_device(given.device))
+    same = equal_rows(rows, start, device)
     shared = {"dataset": given.dataset, "minutes": given.minutes, "base": given.base, "card": place["card"]}
     for seed in given.seeds:
         for name, options in rows.items():

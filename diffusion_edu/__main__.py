@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -76,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     recipe.add_argument("--patch", type=int, help="fold squares of so many pixels a side into channels")
     recipe.add_argument("--flips", action=argparse.BooleanOptionalAction, help="mirror every second image")
     recipe.add_argument("--save-every", type=int, help="steps between two saved states")
+    recipe.add_argument(
+        "--half", action=argparse.BooleanOptionalAction, help="store the finished network's weights in 16 bits"
+    )
     choice = train.add_argument_group("choices")
     choice.add_argument("--schedule", default="Cosine", help=", ".join(SCHEDULES))
     choice.add_argument("--target", default="v", help=", ".join(TARGETS))
@@ -92,15 +96,21 @@ def parser() -> argparse.ArgumentParser:
         "--deterministic", action="store_true", help="the same bits each time on a GPU too, where that costs speed"
     )
 
-    sample = commands.add_parser("sample", help="draw a grid of images from a checkpoint")
-    sample.add_argument("--out", type=Path, default=Path("grid.png"))
-    sample.add_argument("--rows", type=int, default=4, help="images of each class")
+    sample = commands.add_parser("sample", help="draw images from a checkpoint: a grid of them, or many to be judged")
+    sample.add_argument(
+        "--out", type=Path, default=Path("grid.png"), help="a picture, or NAME.npz for `evaluate --drawn`"
+    )
+    sample.add_argument("--rows", type=int, default=4, help="images of each class in a picture")
+    sample.add_argument("--samples", type=int, default=10_000, help="images in an .npz, whose classes take turns")
 
     evaluate = commands.add_parser(
         "evaluate",
         help="measure a checkpoint's samples: into its manifest, or with --table for every combination of the settings",
     )
     evaluate.add_argument("--samples", type=int, default=10_000)
+    evaluate.add_argument(
+        "--drawn", type=Path, help="judge what `sample --out NAME.npz` drew from this checkpoint, here or elsewhere"
+    )
     evaluate.add_argument(
         "--table", type=Path, help="JSON file for the figures, continued where an earlier run stopped"
     )
@@ -220,6 +230,14 @@ def train_config(options: argparse.Namespace, device: torch.device) -> training.
     return training.TrainConfig(**{name: value for name, value in fields.items() if value is not None})
 
 
+def complete(options: argparse.Namespace, device: torch.device) -> argparse.Namespace:
+    """The options of `train`, with the data set's recipe for whatever they leave open; the same object."""
+    for name, value in training.recipe(options.dataset, device).items():
+        if getattr(options, name) in (None, "auto"):
+            setattr(options, name, value)
+    return options
+
+
 def find_steps_to_train(options: argparse.Namespace, run: training.Run, images: Tensor, labels: Tensor) -> int:
     """--steps, or those that a saved run was started for, or as many as fit into --minutes: measured once, then fixed."""
     state = options.out / "state.safetensors"
@@ -239,9 +257,7 @@ def train(options: argparse.Namespace) -> None:
     """Train a U-Net, show progress, and leave checkpoint, state, film, loss curve and sample grid in --out."""
     device = parallel.start(find_device(options.device))
     dataset = data.load(options.dataset, "train")
-    for name, value in training.RECIPES[options.dataset].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
+    complete(options, device)
     options.out = options.out or Path("runs") / options.dataset
     set_up_gpu(options.deterministic)
     images, labels = (part[: options.images].to(device) for part in (dataset.images, dataset.labels))
@@ -271,7 +287,7 @@ def train(options: argparse.Namespace) -> None:
         },
     }
     if parallel.rank() == 0:
-        finish(run, options.out, network, facts)
+        finish(run, options.out, network, facts, options.half)
     parallel.stop()
 
 
@@ -291,14 +307,14 @@ def show(records: Iterator[training.Record], run: training.Run, title: str) -> N
             progress.set_postfix(loss=f"{record.loss:.4f}")
 
 
-def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write a finished run's averaged weights, manifest, log, loss curve and sample grid to `out`."""
+def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[str, Any], half: bool) -> None:
+    """Write a finished run's averaged weights, in 16 bits if `half`, manifest, log, loss curve and sample grid to `out`."""
     from diffusion_edu import plotting
 
     tail = [record.loss for record in run.log][-max(1, len(run.log) // 20) :]
     checkpoints.save(
         out,
-        run.ema.net,
+        deepcopy(run.ema.net).half() if half else run.ema.net,
         {"class": "UNet", "arguments": network},
         schedule=checkpoints.describe_schedule(run.denoiser.schedule),
         target=run.denoiser.target,
@@ -367,11 +383,41 @@ def sample(options: argparse.Namespace) -> None:
     from diffusion_edu import plotting
 
     denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
-    y = torch.arange(denoiser.net.num_classes).repeat(options.rows)
     steps = find_steps(options.sampler, options.steps, options.evaluations)
+    if options.out.suffix == ".npz":
+        return sample_many(denoiser, steps, options)
+    y = torch.arange(denoiser.net.num_classes).repeat(options.rows)
     images = draw(denoiser, y, options.sampler, steps, options.w, options.seed, options.batch, options.grid)
     plotting.save_image_grid(options.out, images, columns=denoiser.net.num_classes)
     print(f"wrote {options.out}: {len(images)} images, {options.sampler}, {steps} steps, w = {options.w:g}")
+
+
+def sample_many(denoiser: Denoiser, steps: int, options: argparse.Namespace) -> None:
+    """Draw --samples images whose classes take turns, and keep them for `evaluate --drawn`, with how they were drawn."""
+    names = (options.checkpoint, options.sampler, steps, options.grid, options.w, options.seed, options.batch)
+    cell, started = Cell(*names), perf_counter()
+    x, y = cell.draw(options.samples, next(denoiser.parameters()).device)
+    note = {"cell": cell.settings(), "checkpoint": sha256_of(options.checkpoint), "seconds": perf_counter() - started}
+    pixels = data.to_uint8(x).numpy()
+    checkpoints.write_arrays(options.out, images=pixels, labels=y.numpy(), note=np.array(json.dumps(note)))
+    print(f"wrote {options.out}: {len(x)} images in {note['seconds']:.0f} s, {options.sampler}, {steps} steps")
+
+
+def read_samples(path: Path, checkpoint: Path) -> tuple[Cell, Tensor, Tensor]:
+    """What `sample_many` kept: how it was drawn, images (N, C, H, W) in [-1, 1], on the CPU, and labels (N,).
+
+    Raises ValueError for a damaged file, or when the images are those of another checkpoint.
+    """
+    try:
+        with np.load(path) as file:
+            note, pixels, labels = json.loads(str(file["note"])), file["images"], file["labels"]
+        cell = Cell(checkpoint, batch=BATCH, **note["cell"])
+        drawn_from = note["checkpoint"]
+    except (OSError, BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is missing, damaged or no file of `sample --out NAME.npz`: {error}") from None
+    if drawn_from != sha256_of(checkpoint):
+        raise ValueError(f"{path} was drawn from weights {drawn_from[:12]}, not those of {checkpoint}")
+    return cell, data.to_float(torch.from_numpy(pixels)), torch.from_numpy(labels)
 
 
 class Cell(NamedTuple):
@@ -438,8 +484,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.samples < 10:
         raise ValueError(f"--samples must be at least 10, got {options.samples}")
     cells, device = find_cells(options), find_device(options.device)
-    if options.table and options.features:
-        raise ValueError("--features goes with one combination of settings, not with --table")
+    if options.table and (options.features or options.drawn):
+        raise ValueError("--features and --drawn go with one combination of settings, not with --table")
     if options.table:
         return fill_table(options, cells, device)
     if len(cells) > 1:
@@ -449,7 +495,10 @@ def evaluate(options: argparse.Namespace) -> None:
     classifier, digest = load_judge(name, options.judge, device)
     extractor = options.features and metrics.load_extractor(options.features, device)
     train, test = data.load(name, "train"), data.load(name, "test")
-    x, y = cell.draw(options.samples, device)
+    if options.drawn:
+        cell, x, y = read_samples(options.drawn, cell.checkpoint)
+    else:
+        x, y = cell.draw(options.samples, device)
     measured = cell.settings() | {
         "evaluations": evaluations(cell.sampler, cell.steps),
         **metrics.measure_samples(classifier, x, y, train, test),

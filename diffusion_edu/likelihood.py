@@ -191,6 +191,7 @@ def decoder_nats(
     if scale is not None and not scale > 0:
         raise ValueError(f"scale must be above 0, or None, got {scale}")
     points, schedule = as_points(x0), denoiser.schedule
+    t = t.to(points.device)
     x_t = q_sample(schedule, points, t.to(points.dtype), eps)
     alpha, sigma = expand_to(schedule.alpha(t.double()), x_t), expand_to(schedule.sigma(t.double()), x_t)
     deviation = sigma / alpha * (1 if scale is None else scale)

@@ -14,6 +14,8 @@ import torch
 from benchmarks import gpu_session, machine, peers_training, throughput, training_ledger
 from diffusion_edu import checkpoints, data, training
 
+CPU = torch.device("cpu")
+
 # --- throughput ---
 
 
@@ -51,7 +53,7 @@ def test_a_row_of_throughput_on_a_cpu(tmp_path, monkeypatch, capsys):
 
 
 def test_counted_flops_are_those_of_convolutions_and_attention():
-    options = throughput.train_options(["--channels", "16", "--patch", "1"])
+    options = throughput.train_options(["--channels", "16", "--patch", "1"], CPU)
     net, flops = throughput.build(options, torch.device("cpu")).denoiser.net, []
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d):
@@ -61,7 +63,7 @@ def test_counted_flops_are_those_of_convolutions_and_attention():
     # backward costs twice the forward, attention up to 2.5 times where it multiplies again; 2 %: linear layers, and the
     # first layer, which needs no gradient of the images
     found = throughput.count_step(options, batch=2)["model_flops_per_image"]
-    muon = throughput.train_options(["--channels", "16", "--patch", "1", "--optimizer", "muon"])
+    muon = throughput.train_options(["--channels", "16", "--patch", "1", "--optimizer", "muon"], CPU)
     assert throughput.count_step(muon, batch=2)["model_flops_per_image"] == found  # the model's, not the optimizer's
     assert 0.98 * 3 * (sum(flops) + attention) <= found <= 1.02 * (3 * sum(flops) + 3.5 * attention)
 
@@ -97,7 +99,7 @@ def ledger(tmp_path, monkeypatch):
     monkeypatch.setattr(
         training_ledger,
         "changes",
-        lambda dataset: {
+        lambda dataset, device: {
             "baseline": [],
             "target v": ["--target", "v"],  # the default
             "target eps": ["--target", "eps"],
@@ -129,7 +131,7 @@ def test_the_ledger_goes_on_where_it_was_stopped(ledger, capsys):
 
 def test_what_train_itself_refuses_is_noted_and_tried_again(ledger, monkeypatch):
     out, options, calls = ledger
-    monkeypatch.setattr(training_ledger, "changes", lambda dataset: {"target noise": ["--target", "noise"]})
+    monkeypatch.setattr(training_ledger, "changes", lambda dataset, device: {"target noise": ["--target", "noise"]})
     monkeypatch.setattr(training_ledger, "run", lambda command: (1.0, "unknown target 'noise'"))
     for _ in range(2):
         training_ledger.main([*options, "--seeds", "0"])
@@ -138,7 +140,7 @@ def test_what_train_itself_refuses_is_noted_and_tried_again(ledger, monkeypatch)
 
 
 def test_rows_are_chosen_by_name_or_first_word(capsys):
-    rows = training_ledger.changes("mnist")
+    rows = training_ledger.changes("mnist", CPU)
     assert list(training_ledger.chosen(rows, ["target", "optimizer muon"])) == [
         "target eps", "target v", "target x0", "target edm", "optimizer muon",
     ]  # fmt: skip
@@ -151,7 +153,7 @@ def test_rows_are_chosen_by_name_or_first_word(capsys):
 
 @pytest.mark.parametrize("dataset", training.RECIPES)
 def test_only_rows_that_change_something_are_trained(dataset):
-    rows, cpu = training_ledger.changes(dataset), torch.device("cpu")
+    rows, cpu = training_ledger.changes(dataset, CPU), CPU
     start = training_ledger.train_command(dataset, 1, 0, "cpu", training_ledger.RUNS, [])
     assert all(training_ledger.settings([*start, *options], cpu) for options in rows.values()), (
         "this build knows them all"

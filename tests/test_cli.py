@@ -1,6 +1,7 @@
 """The command line: a mistake is one line on standard error and exit status 2; and each command does its work."""
 
 import json
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -314,6 +315,37 @@ def test_a_table_holds_every_combination_and_goes_on_where_it_was_stopped(model,
     assert np.array_equal(digits[1], data.to_uint8(again[:10, 0]).numpy())
 
 
+def test_what_was_drawn_elsewhere_is_judged_as_if_drawn_here(capsys, model, tmp_path):
+    there, file = tmp_path / "there", tmp_path / "drawn.npz"
+    shutil.copytree(model, there)
+    how = ["--steps", "2", "--sampler", "ddim", "--w", "2", "--seed", "3", "--samples", "20"]
+    assert cli.main(["sample", "--checkpoint", str(there), "--out", str(file), *how]) == 0
+    assert cli.main(["evaluate", "--checkpoint", str(model), *how]) == 0
+    before = checkpoints.read_manifest(model)["metrics"][0]
+    assert cli.main(["evaluate", "--checkpoint", str(model), "--drawn", str(file)]) == 0
+    (after,) = checkpoints.read_manifest(model)["metrics"]  # the same settings: in the place of the other
+    del before["seconds"], after["seconds"]
+    assert after.keys() == before.keys()
+    assert after["accuracy"] == before["accuracy"]
+    assert after["frechet"] == pytest.approx(before["frechet"], rel=1e-3)  # pixels were rounded to 1 / 255
+
+
+def test_mistakes_with_what_was_drawn_elsewhere(capsys, model, tmp_path):
+    file, arguments = tmp_path / "drawn.npz", ["evaluate", "--checkpoint", model, "--drawn"]
+    assert "drawn.npz is missing, damaged or no file of" in complaint(capsys, [*arguments, file])
+    assert cli.main(["sample", "--checkpoint", str(model), "--out", str(file), "--steps", "1", "--samples", "20"]) == 0
+    capsys.readouterr()
+    table = complaint(capsys, [*arguments, file, "--table", tmp_path / "table.json"])
+    assert "go with one combination of settings" in table
+    content = file.read_bytes()
+    file.write_bytes(content[:-200])
+    assert "is missing, damaged or" in complaint(capsys, [*arguments, file])
+    file.write_bytes(content)
+    manifest = checkpoints.read_manifest(model)
+    checkpoints.write_json(model / "manifest.json", manifest | {"sha256": 64 * "0"})
+    assert "was drawn from weights" in complaint(capsys, [*arguments, file])
+
+
 def test_mistakes_in_tables(capsys, model):
     arguments = ["evaluate", "--checkpoint", str(model), "--samples", "20", "--steps", "1"]
     assert "2 combinations of settings need --table" in complaint(capsys, [*arguments, "--w", "1", "2"])
@@ -351,7 +383,10 @@ def test_precision_is_chosen_by_the_device(monkeypatch):
 def test_every_recipe_names_options_and_builds_a_network_of_at_most_ten_million(name):
     options = cli.parser().parse_args(["train", "--dataset", name])
     recipe = training.RECIPES[name]
-    assert all(getattr(options, key) is None for key in recipe), "an option with a default would win"
+    on_gpu = training.recipe(name, torch.device("cuda"))
+    assert on_gpu.keys() >= recipe.keys() and training.recipe(name, torch.device("cpu")) == recipe
+    assert all(getattr(options, key) in (None, "auto") for key in on_gpu), "an option with a default would win"
+    cli.train_config(cli.complete(options, torch.device("cpu")), torch.device("cpu"))  # raises for bad values
     side, values = (32, 3) if name == "cifar10" else (28, 1)
     net = UNet(values, tuple(recipe["channels"]), blocks=recipe["blocks"], patch=recipe["patch"])
     net.check(torch.zeros(1, values, side, side))
@@ -360,7 +395,7 @@ def test_every_recipe_names_options_and_builds_a_network_of_at_most_ten_million(
 
 def test_the_recipe_fills_what_no_option_says(tmp_path, monkeypatch):
     small = {"channels": (8, 16), "blocks": 2, "patch": 2, "batch": 8, "rate": 1e-4, "save_every": 20}
-    small |= {"optimizer": "adamw", "flips": True}
+    small |= {"optimizer": "adamw", "flips": True, "half": True}
     monkeypatch.setitem(training.RECIPES, "mnist", small)
     monkeypatch.chdir(tmp_path)
     options = ["train", "--steps", "2", "--batch", "4", "--weight", "min-snr", "--target", "edm", "--optimizer", "muon"]
@@ -372,7 +407,11 @@ def test_the_recipe_fills_what_no_option_says(tmp_path, monkeypatch):
     }  # fmt: skip
     arguments = manifest["network"]["arguments"]
     assert (arguments["channels"], arguments["blocks"], arguments["patch"]) == ([8, 16], 2, 2)
-    assert manifest["target"] == "edm" and checkpoints.load("runs/mnist").target == "edm"
+    denoiser = checkpoints.load("runs/mnist")
+    assert manifest["target"] == denoiser.target == "edm"
+    weights = list(denoiser.net.parameters())
+    assert all(torch.equal(p, p.half().float()) for p in weights) and weights[0].dtype == torch.float32
+    assert manifest["bytes"] < 3 * manifest["parameters"]  # 2 each, and the names
 
 
 def test_too_little_memory_is_one_line_and_another_exit_status(capsys, tmp_path, monkeypatch):
