@@ -15,7 +15,9 @@ the same command goes on with them, and skips what was done, also with another f
     ledger        one change at a time, 24 s a run, one seed, as far as the time reaches              600
     peers         other libraries for 2 minutes each, where they are installed                        900
 
-Samples are judged later, where there is time and no GPU: `evaluate --checkpoint FOLDER --drawn FOLDER/ancestral.npz`.
+Samples are judged later, where there is time and no GPU: `evaluate --checkpoint FOLDER --drawn FOLDER/ancestral.npz`. Then
+`--publish FOLDER` puts the networks of the unpacked archive among the project's checkpoints, and CIFAR-10's film beside the
+measured tables.
 
 `--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar="--batch 256"`
 and `--mnist=…` are recipes, options of `train`; `--ledger="--rows target ema"` chooses rows. `--dry-run` shows the commands;
@@ -44,11 +46,19 @@ from typing import IO, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks import training_film
 from benchmarks.machine import describe
+from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, data
 
 PIECE = 15_000_000
 BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+PUBLISHED = {
+    "mnist-unet": "mnist-unet-gpu",
+    "cifar10-classifier": "cifar10-classifier",
+    "cifar10-unet": "cifar10-unet",
+}  # name in the archive -> name among the checkpoints
+FILM = training_film.OUT.with_name("cifar10_film.json")
 LEFT_OUT = ("state.safetensors", "ledger-runs")  # files and folders that stay on the machine
 
 
@@ -158,6 +168,29 @@ def gather(work: Path, results: Path, account: dict[str, object]) -> None:
     checkpoints.write_json(results / "session.json", account)
 
 
+def publish(folder: Path, checkpoint_folder: Path = cli.CHECKPOINTS, film: Path = FILM) -> None:
+    """Take over the networks of an unpacked archive, their manifests with the card, and the film of CIFAR-10's."""
+    machine = {k: v for k, v in json.loads((folder / "session.json").read_text()).items() if k != "steps"}
+    for name, place in PUBLISHED.items():
+        for file in ("model.safetensors", "log.csv", "loss.png", "samples.png"):
+            if (folder / name / file).exists():
+                checkpoints.write_atomically(checkpoint_folder / place / file, (folder / name / file).read_bytes())
+        manifest = checkpoints.read_manifest(folder / name) | {"machine": machine}
+        checkpoints.write_json(checkpoint_folder / place / "manifest.json", manifest)
+        print(f"wrote {checkpoint_folder / place}")
+    training_film.gather(folder / "cifar10-unet", train_options(folder / "cifar10.log"), film, machine)
+
+
+def train_options(log: Path) -> list[str]:
+    """The options of the first `train` in a step's log, without device and folder."""
+    line = next(line for line in log.read_text().splitlines() if " train " in line)
+    words = shlex.split(line.split(" train ", 1)[1])
+    for name in ("--device", "--out"):
+        at = words.index(name)
+        del words[at : at + 2]
+    return words
+
+
 def mosaic(images: np.ndarray) -> np.ndarray:
     """n^2 images (n^2, 3, 32, 32) as one picture (32 n, 32 n, 3), row by row."""
     n = math.isqrt(len(images))
@@ -221,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--dry-run", action="store_true", help="show the commands and stop")
     options.add_argument("--pack", type=Path, metavar="FOLDER")
     options.add_argument("--unpack", type=Path, metavar="FOLDER")
+    options.add_argument("--publish", type=Path, metavar="FOLDER")
     options.add_argument("--piece", type=float, default=28, help="MB of a piece of --pack (default 28: four pieces)")
     return options
 
@@ -244,10 +278,13 @@ def session(given: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Pack, unpack, show, or run."""
+    """Pack, unpack, publish, show, or run."""
     given = parser().parse_args(arguments)
     if given.pack or given.unpack:
         pack(given.pack, int(given.piece * 1e6)) if given.pack else unpack(given.unpack)
+        return 0
+    if given.publish:
+        publish(given.publish)
         return 0
     if given.work is None or given.results is None:
         parser().error("two folders are needed: for the work and for the results")

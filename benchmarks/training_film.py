@@ -10,6 +10,7 @@ import csv
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,8 +30,11 @@ def read_log(path: Path) -> dict[str, list]:
     return {name: [kind(row[name]) for row in rows] for name, kind in LOG.items()}
 
 
-def gather(run: Path, command: list[str]) -> None:
-    """Write what a finished run, trained by `train` with the options `command` and evaluated, left in its folder."""
+def gather(run: Path, command: list[str], out: Path = OUT, machine: dict[str, Any] | None = None) -> None:
+    """Write what a finished run, trained by `train` with the options `command` and evaluated, left in its folder.
+
+    machine: where it was trained, if not here.
+    """
     manifest = read_manifest(run)
     facts = {
         "command": shlex.join(["python", "-m", "diffusion_edu", "train", *command]),
@@ -39,12 +43,12 @@ def gather(run: Path, command: list[str]) -> None:
         "training": manifest["training"],
         "seconds": manifest["wall_seconds"],
         "judged": manifest["metrics"][-1],
-        "machine": describe(torch.device(manifest["training"]["device"])),
+        "machine": machine or describe(torch.device(manifest["training"]["device"])),
         "log": read_log(run / "log.csv"),
     }
-    write_atomically(OUT.with_suffix(".npz"), (run / "film.npz").read_bytes())
-    write_json(OUT, facts)
-    print(f"wrote {OUT} and {OUT.with_suffix('.npz').name}")
+    write_atomically(out.with_suffix(".npz"), (run / "film.npz").read_bytes())
+    write_json(out, facts)
+    print(f"wrote {out} and {out.with_suffix('.npz').name}")
 
 
 def main(arguments: list[str] | None = None) -> None:

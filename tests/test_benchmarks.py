@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import gpu_session, machine, peers_training, throughput, training_ledger
 from diffusion_edu import checkpoints, data, training
+from diffusion_edu.networks import UNet
 
 CPU = torch.device("cpu")
 
@@ -313,3 +314,34 @@ def test_a_machine_tells_its_name():
     found = machine.describe(torch.device("cpu"))
     assert found["device"] == "cpu" and found["card"] and found["driver"] is None
     assert found["versions"]["python"] == sys.version.split()[0]
+
+
+def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
+    folder, checkpoint_folder, film = tmp_path / "unpacked", tmp_path / "checkpoints", tmp_path / "film.json"
+    checkpoints.write_json(folder / "session.json", {"card": "NVIDIA X", "threads": 16, "steps": [{"step": "smoke"}]})
+    network = {"class": "UNet", "arguments": {"channels": [8, 16]}}
+    facts = {
+        "dataset": {"name": "cifar10"},
+        "training": {"ema": 0.05},
+        "wall_seconds": 7.5,
+        "metrics": [{"frechet": 2}],
+    }
+    for name in gpu_session.PUBLISHED:
+        checkpoints.save(folder / name, UNet(channels=(8, 16)), network, **facts)
+    checkpoints.write_atomically(
+        folder / "cifar10-unet" / "log.csv", b"step,loss,rate,seconds\n20,0.5,1e-3,1.5\n40,0.25,0,3\n"
+    )
+    checkpoints.write_arrays(
+        folder / "cifar10-unet" / "film.npz", steps=np.array([20]), images=np.zeros((1, 2), np.uint8)
+    )
+    line = "$ python -m diffusion_edu train --device cuda --dataset cifar10 --minutes 4 --out /tmp/x --rate 6e-3\n"
+    (folder / "cifar10.log").write_text(line + line.replace("cifar10", "mnist"))
+    gpu_session.publish(folder, checkpoint_folder, film)
+    for name, place in gpu_session.PUBLISHED.items():
+        net, manifest = checkpoints.load_network(checkpoint_folder / place)
+        assert manifest == checkpoints.read_manifest(folder / name) | {"machine": {"card": "NVIDIA X", "threads": 16}}
+        assert (checkpoint_folder / place / "log.csv").exists() == (name == "cifar10-unet")
+    found = json.loads(film.read_text())
+    assert found["command"] == "python -m diffusion_edu train --dataset cifar10 --minutes 4 --rate 6e-3"
+    assert found["machine"] == {"card": "NVIDIA X", "threads": 16} and found["judged"] == {"frechet": 2}
+    assert found["log"]["loss"] == [0.5, 0.25] and film.with_suffix(".npz").exists()

@@ -34,13 +34,13 @@ export function describe(records, [step, loss, rate, minutes], centre) {
 const ROWS = [["average", "by the weight average"], ["weights", "by the weights themselves"]];
 const TICKS = [0.02, 0.05, 0.1, 0.2, 0.5, 1];
 
-/** A row of digits with its title; draw(row) cuts them out of the sheet. */
-function makeDigits(sheet, [shown, height, width], kind, text) {
+/** A row of images with its title; draw(row) cuts them out of the sheet. */
+function makeImages(sheet, [shown, height, width], noun, kind, text) {
   const canvas = make("canvas", { width: shown * (width + 2) - 2, height, role: "img" });
   return {
     node: make("figure", { class: kind }, make("div", { class: "quiet" }, text), canvas),
     draw(row, step) {
-      canvas.setAttribute("aria-label", `${shown} digits ${text}, after ${steps(step)} steps`);
+      canvas.setAttribute("aria-label", `${shown} ${noun} ${text}, after ${steps(step)} steps`);
       const pen = canvas.getContext("2d");
       for (let i = 0; i < shown; i++) pen.drawImage(sheet, i * width, row * height, width, height, i * (width + 2), 0, width, height);
     },
@@ -49,11 +49,11 @@ function makeDigits(sheet, [shown, height, width], kind, text) {
 
 function render(host) {
   const { model } = host;
-  const [frames, records, centre, size] = ["steps", "records", "centre", "size"].map((name) => model.get(name));
+  const [frames, records, centre, size, noun, sprites] = ["steps", "records", "centre", "size", "noun", "sprites"].map((name) => model.get(name));
   const { root, get, set, live } = makeWidget(host, "edu-film", "A training run as a film", { frame: (n) => Number.isInteger(n) && between(0, frames.length - 1)(n) });
   const slider = makePlayedSlider("training steps", frames.length, () => get().frame, (frame) => set({ frame }));
   const sheet = new Image();
-  const digits = ROWS.map(([kind, text]) => makeDigits(sheet, size, kind, text));
+  const images = ROWS.map(([kind, text]) => makeImages(sheet, size, noun, kind, text));
   const losses = records.map((record) => Math.log10(record[1]));
   const [low, high] = [Math.min(...losses) - 0.03, Math.max(...losses) + 0.03];
   const ticks = TICKS.filter((tick) => between(low, high)(Math.log10(tick)));
@@ -64,14 +64,14 @@ function render(host) {
   loss.draw(records.map((record, i) => [across(records, record[0]), losses[i]]));
   rate.draw(records.map((record) => [across(records, record[0]), low + (high - low) * record[2] / peak]));
   const dot = chart.addDot();
-  root.append(slider.node, make("div", { class: "pair" }, make("div", {}, ...digits.map(({ node }) => node)), make("div", {}, chart.node, makeLegend(curves))));
+  root.append(slider.node, make("div", { class: "pair" }, make("div", {}, ...images.map(({ node }) => node)), make("div", {}, chart.node, makeLegend(curves))));
   const words = makeWords(root);
 
   function draw() {
     const { frame } = get();
     const record = recordOf(records, frames[frame]);
     slider.show(frame, steps(record[0]), `after ${steps(record[0])} training steps`);
-    if (sheet.complete && sheet.naturalWidth) digits.forEach((row, i) => row.draw(2 * frame + i, record[0]));
+    if (sheet.complete && sheet.naturalWidth) images.forEach((row, i) => row.draw(2 * frame + i, record[0]));
     dot(across(records, record[0]), Math.log10(record[1]), curves[0].colour);
     chart.moveCursor(across(records, record[0]));
     words.say(describe(records, record, centre));
@@ -79,7 +79,7 @@ function render(host) {
 
   const end = live(draw, words.stop, slider.stop);
   sheet.addEventListener("load", draw);
-  sheet.src = `data:image/png;base64,${model.get("sprites")}`;
+  sheet.src = `data:image/${sprites.startsWith("/9j/") ? "jpeg" : "png"};base64,${sprites}`; // so begins every JPEG
   return end;
 }
 

@@ -46,17 +46,35 @@ def test_a_film_and_its_log_are_read(tmp_path: Path):
     assert (found, steps) == (records(), SHOWN)
     assert np.array_equal(pictures, frames())
     assert place == centre(0.05)
-    with pytest.raises(ValueError, match=r"film.json needs grey frames of steps that its log has.*\[20, 50\]"):
+    with pytest.raises(ValueError, match=r"film.json needs frames of steps that its log has.*\[20, 50\]"):
         load_film(write(tmp_path, [20, 50], frames()[:, :, :, None]))
-    with pytest.raises(ValueError, match="needs grey frames"):
-        load_film(write(tmp_path, SHOWN, frames()[:, :, :, None].repeat(3, 3)))
 
 
-def test_the_measured_film_is_read():
-    found, steps, pictures, place = load_film(ROOT / "data" / "measured" / "training_film.json")
-    assert pictures.shape == (len(steps), 2, 10, 28, 28)
+def test_colours_come_last_and_reach_the_sheet(tmp_path: Path):
+    smooth = np.linspace(0, 255, 28 * 28).reshape(28, 28)
+    coloured = np.stack([smooth, smooth.T, 255 - smooth])  # as a JPEG likes it
+    images = np.broadcast_to(coloured, (len(SHOWN), 2, 10, 3, 28, 28)).astype(np.uint8)
+    images[1] //= 2
+    found, steps, pictures, place = load_film(write(tmp_path, SHOWN, images))
+    assert np.array_equal(pictures[1, 0, 3, :, :, 2], images[1, 0, 3, 2])
+    film = widgets.TrainingFilm(found, steps, pictures, place, noun="photographs")
+    sheet = Image.open(io.BytesIO(base64.b64decode(film.sprites)))
+    assert (sheet.format, sheet.mode, film.size) == ("JPEG", "RGB", [10, 28, 28])
+    assert film.sprites.startswith("/9j/")  # by which the page knows it
+    cut = np.array(sheet).astype(int).reshape(len(SHOWN), 2, 28, 10, 28, 3).transpose(0, 1, 3, 2, 4, 5)
+    assert np.abs(cut - pictures).mean() < 3
+    assert film.static_figure().alt.startswith("Photographs drawn from the same noises")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "most"), [("training_film", (28, 28), 300_000), ("cifar10_film", (32, 32, 3), 900_000)]
+)
+def test_the_measured_films_are_read(name: str, size: tuple[int, ...], most: int):
+    found, steps, pictures, place = load_film(ROOT / "data" / "measured" / f"{name}.json")
+    assert pictures.shape == (len(steps), 2, 10, *size)
     assert steps[-1] == found[-1]["step"] and 0.5 < place < 1
-    assert (ROOT / "data" / "measured" / "training_film.npz").stat().st_size < 300_000
+    assert (ROOT / "data" / "measured" / f"{name}.npz").stat().st_size < most
+    assert len(widgets.TrainingFilm(found, steps, pictures, place).sprites) < 400_000
 
 
 def test_the_centre_is_the_mean_of_the_averages_weights():
@@ -78,8 +96,9 @@ def test_the_sheet_has_two_rows_a_frame():
 @pytest.mark.parametrize(
     ("images", "traits", "message"),
     [
-        (frames()[:1], {}, r"need frames uint8 \(2, 2, n, H, W\), got uint8 \(1, 2, 10, 28, 28\)"),
+        (frames()[:1], {}, r"need frames uint8 \(2, 2, n, H, W\) or .*, got uint8 \(1, 2, 10, 28, 28\)"),
         (frames().astype(float), {}, "got float64"),
+        (frames()[..., None].repeat(4, 5), {}, "with three colours at the end"),
         (frames(), {"frame": 2}, r"frame must lie in \[0, 1\], got 2"),
     ],
 )
