@@ -81,7 +81,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
     names = ("cifar10-classifier", "mnist-unet", "cifar10-unet", "ledger-runs", "tables")
     judge, mnist, cifar, runs, tables = (shlex.quote(str(given.work / name)) for name in names)
     edu, on = "-m diffusion_edu", f"--device {given.device}"
-    train = f"{edu} train {on} --dataset"
+    train = f"{edu} train {on} --samples 0 --dataset"
     draw = f"{edu} sample {on} --samples {given.samples} --batch 1000 --checkpoint"
     texts = {
         "smoke": (120, "-m pytest -q -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py"),

@@ -44,7 +44,7 @@ def main() -> None:
     options = options.parse_args()
     for p_null in P_NULL:
         if options.train and not (checkpoint(p_null) / "manifest.json").exists():
-            run([*TRAINING.split(), "--p-null", p_null, "--out", checkpoint(p_null)])
+            run([*TRAINING.split(), "--p-null", p_null, "--out", checkpoint(p_null), "--samples", 0])
     drawing = [part for name, value in DRAWING.items() for part in (f"--{name}", value)]
     networks = [checkpoint(p_null) for p_null in P_NULL]
     run(["evaluate", "--table", TABLE, *drawing, "--w", *WEIGHTS, "--checkpoint", *networks, "--threads", 1])

@@ -154,14 +154,14 @@ def train_ours(task: Task) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "diffusion_edu", "train", "--dataset", task.dataset, "--out", folder]
         command += ["--minutes", str(task.minutes), "--seed", str(task.seed), "--device", str(task.device)]
-        command += ["--threads", str(torch.get_num_threads()), *task.options]
+        command += ["--threads", str(torch.get_num_threads()), "--samples", "0", *task.options]
         subprocess.run(command, check=True)
         denoiser = checkpoints.load(folder, task.device)
     manifest, defaults = denoiser.manifest, cli.parser().parse_args(["sample"])
 
     def draw(n: int) -> Tensor:
         y = torch.arange(n) % denoiser.net.num_classes
-        batch = 500 if task.device.type == "cuda" else defaults.batch
+        batch = cli.batch_on(task.device)
         return cli.draw(denoiser, y, defaults.sampler, defaults.steps, 1.0, task.seed, batch, defaults.grid)
 
     training = manifest["training"]

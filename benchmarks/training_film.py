@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     given, of_train = options.parse_known_args(arguments)
     run = str(given.out)
     of_evaluate = ["--checkpoint", run, "--samples", str(given.samples)]
-    for command in (["train", *of_train, "--out", run], ["evaluate", *of_evaluate]):
+    for command in (["train", *of_train, "--out", run, "--samples", "0"], ["evaluate", *of_evaluate]):
         if status := cli.main(command):
             sys.exit(status)
     gather(given.out, of_train)

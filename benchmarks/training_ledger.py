@@ -62,6 +62,7 @@ def changes(dataset: str, device: torch.device) -> dict[str, list[str]]:
 def train_command(dataset: str, minutes: float, seed: int, device: str, out: Path, options: list[str]) -> list[str]:
     """Arguments of `python -m diffusion_edu` that train one row."""
     fixed = ["--dataset", dataset, "--minutes", f"{minutes:g}", "--seed", str(seed), "--device", device]
+    fixed += ["--samples", "0"]  # `judge` does it
     return ["train", *fixed, "--out", str(out), *options]
 
 

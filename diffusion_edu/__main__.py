@@ -49,6 +49,7 @@ from diffusion_edu.schedules import SCHEDULES, SPACINGS, Schedule, make_schedule
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 BATCH = 50  # images drawn at once: on a CPU larger batches leave the cache and are slower
+GPU_BATCH = 500  # on a GPU
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--steps", type=int, help="optimizer steps, instead of --minutes")
     train.add_argument("--images", type=int, help="train on the first so many images only")
+    train.add_argument(
+        "--samples", type=int, default=1000, help="images judged at the end, as `evaluate` does (default 1000); 0: none"
+    )
     recipe = train.add_argument_group(
         "recipe", "what is not given is taken from the data set's own in training.RECIPES"
     )
@@ -254,9 +258,15 @@ def find_steps_to_train(options: argparse.Namespace, run: training.Run, images: 
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a U-Net, show progress, and leave checkpoint, state, film, loss curve and sample grid in --out."""
+    """Train a U-Net, show progress, and leave checkpoint, state, film, loss curve and sample grid in --out.
+
+    In the end its samples are judged: the figures are in the manifest.
+    """
+    check_samples(options)
     device = parallel.start(find_device(options.device))
     dataset = data.load(options.dataset, "train")
+    if options.samples > len(dataset):  # better now than after hours
+        raise ValueError(f"--samples must be at most {len(dataset)}, the real images, got {options.samples}")
     complete(options, device)
     options.out = options.out or Path("runs") / options.dataset
     set_up_gpu(options.deterministic)
@@ -286,9 +296,11 @@ def train(options: argparse.Namespace) -> None:
             "processes": parallel.size(),
         },
     }
-    if parallel.rank() == 0:
+    first = parallel.rank() == 0
+    parallel.stop()  # what follows is for the first alone, and the others need not wait
+    if first:
         finish(run, options.out, network, facts, options.half)
-    parallel.stop()
+        judge_trained(options.out, options.samples, device)
 
 
 def set_up_gpu(deterministic: bool) -> None:
@@ -308,7 +320,10 @@ def show(records: Iterator[training.Record], run: training.Run, title: str) -> N
 
 
 def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[str, Any], half: bool) -> None:
-    """Write a finished run's averaged weights, in 16 bits if `half`, manifest, log, loss curve and sample grid to `out`."""
+    """Write a finished run's averaged weights, in 16 bits if `half`, manifest, log, loss curve and sample grid to `out`.
+
+    Where the same weights lay there already, the manifest keeps what was measured on them.
+    """
     from diffusion_edu import plotting
 
     tail = [record.loss for record in run.log][-max(1, len(run.log) // 20) :]
@@ -316,6 +331,7 @@ def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[st
         out,
         deepcopy(run.ema.net).half() if half else run.ema.net,
         {"class": "UNet", "arguments": network},
+        keep=("metrics", "likelihood"),
         schedule=checkpoints.describe_schedule(run.denoiser.schedule),
         target=run.denoiser.target,
         clip=[-1, 1],
@@ -332,6 +348,32 @@ def finish(run: training.Run, out: Path, network: dict[str, Any], facts: dict[st
         out / "samples.png", draw(denoiser, classes(denoiser, 4), "ancestral", 25, 1.0, 0), columns=4
     )
     print(f"wrote {out}/model.safetensors, manifest.json, log.csv, loss.png, samples.png and film.npz")
+
+
+def judge_trained(folder: Path, samples: int, device: torch.device) -> None:
+    """Judge samples of a trained network as `evaluate` does by default, unless its manifest has those figures already.
+
+    samples: how many, 0 for none. Where there is no judge, one line says why.
+    """
+    options = parser().parse_args(["evaluate"])
+    options.checkpoint, options.batch = [folder], batch_on(device)
+    (cell,) = find_cells(options)
+    known = checkpoints.read_manifest(folder)["metrics"]
+    if samples == 0 or any(cell.is_in(figures, samples) for figures in known):
+        return
+    try:
+        bench = load_bench([folder], None, device)
+    except (ValueError, OSError) as error:
+        print(f"samples are not judged: {error}")
+        return
+    started = perf_counter()
+    figures = figures_of(cell, bench, *cell.draw(samples, device))
+    write_figures(cell, figures | {"seconds": perf_counter() - started})
+
+
+def batch_on(device: torch.device) -> int:
+    """How many images are best drawn at once on a device."""
+    return GPU_BATCH if device.type == "cuda" else BATCH
 
 
 def classes(denoiser: Denoiser, each: int) -> Tensor:
@@ -435,6 +477,12 @@ class Cell(NamedTuple):
         """What identifies the cell in a manifest or a table."""
         return {name: getattr(self, name) for name in ("sampler", "steps", "w", "seed", "grid")}
 
+    def is_in(self, figures: dict[str, Any], samples: int) -> bool:
+        """Whether a manifest's figures are those of this cell, from so many samples."""
+        same = self.settings() | {"samples": samples}
+        figures = {"grid": "uniform"} | figures  # those from before there was a choice name none
+        return all(figures.get(name) == value for name, value in same.items())
+
     def draw(self, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """`samples` images in [-1, 1], on the CPU, and the classes they were asked for, which take turns."""
         denoiser = checkpoints.load(self.checkpoint, device)
@@ -468,6 +516,21 @@ def load_judge(dataset: str, folder: Path | None, device: torch.device) -> tuple
     return net, manifest["sha256"]
 
 
+class Bench(NamedTuple):
+    """What samples of a data set are measured with: its judge, the digest of the judge's weights, and real images."""
+
+    classifier: nn.Module
+    digest: str
+    train: data.Dataset
+    test: data.Dataset
+
+
+def load_bench(folders: list[Path], judge: Path | None, device: torch.device) -> Bench:
+    """What the checkpoints in these folders are measured with; raises ValueError as `dataset_of` and `load_judge` do."""
+    name = dataset_of(folders)
+    return Bench(*load_judge(name, judge, device), data.load(name, "train"), data.load(name, "test"))
+
+
 def find_cells(options: argparse.Namespace) -> list[Cell]:
     """Every combination of the settings given, those that need fewest evaluations first."""
     budgets = options.evaluations or [None]
@@ -481,8 +544,7 @@ def find_cells(options: argparse.Namespace) -> list[Cell]:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measure samples and add the figures to the checkpoint's manifest or to a table, once for the same settings."""
-    if options.samples < 10:
-        raise ValueError(f"--samples must be at least 10, got {options.samples}")
+    check_samples(options)
     cells, device = find_cells(options), find_device(options.device)
     if options.table and (options.features or options.drawn):
         raise ValueError("--features and --drawn go with one combination of settings, not with --table")
@@ -491,29 +553,35 @@ def evaluate(options: argparse.Namespace) -> None:
     if len(cells) > 1:
         raise ValueError(f"{len(cells)} combinations of settings need --table FILE")
     (cell,), started = cells, perf_counter()
-    name = dataset_of(options.checkpoint)
-    classifier, digest = load_judge(name, options.judge, device)
+    bench = load_bench(options.checkpoint, options.judge, device)
     extractor = options.features and metrics.load_extractor(options.features, device)
-    train, test = data.load(name, "train"), data.load(name, "test")
     if options.drawn:
         cell, x, y = read_samples(options.drawn, cell.checkpoint)
     else:
         x, y = cell.draw(options.samples, device)
-    measured = cell.settings() | {
-        "evaluations": evaluations(cell.sampler, cell.steps),
-        **metrics.measure_samples(classifier, x, y, train, test),
-        "classifier": digest,
-    }
+    measured = figures_of(cell, bench, x, y)
     if extractor:
-        pair = (train, test) if options.reference == "train" else (test, train)
+        pair = (bench.train, bench.test) if options.reference == "train" else (bench.test, bench.train)
         network = {"file": options.features.name, "sha256": hashlib.sha256(options.features.read_bytes()).hexdigest()}
         measured["features"] = network | metrics.feature_distance(extractor, x, *pair)
-    measured["seconds"] = perf_counter() - started
+    write_figures(cell, measured | {"seconds": perf_counter() - started})
+
+
+def figures_of(cell: Cell, bench: Bench, x: Tensor, y: Tensor) -> dict[str, Any]:
+    """How a cell was drawn, and how its images x (N, C, H, W), asked for as y (N,), are judged."""
+    return cell.settings() | {
+        "evaluations": evaluations(cell.sampler, cell.steps),
+        **metrics.measure_samples(bench.classifier, x, y, bench.train, bench.test),
+        "classifier": bench.digest,
+    }
+
+
+def write_figures(cell: Cell, figures: dict[str, Any]) -> None:
+    """Put a cell's figures last in its checkpoint's manifest, instead of earlier ones of the same, and print them."""
     manifest = checkpoints.read_manifest(cell.checkpoint)
-    same = cell.settings() | {"samples": len(x)}  # figures from before there was a choice have no grid: it was uniform
-    others = [m for m in manifest["metrics"] if any(({"grid": "uniform"} | m).get(k) != v for k, v in same.items())]
-    checkpoints.write_json(cell.checkpoint / "manifest.json", manifest | {"metrics": [*others, measured]})
-    print("\n".join(f"{key:16} {value}" for key, value in measured.items()))
+    others = [old for old in manifest["metrics"] if not cell.is_in(old, figures["samples"])]
+    checkpoints.write_json(cell.checkpoint / "manifest.json", manifest | {"metrics": [*others, figures]})
+    print("\n".join(f"{key:16} {value}" for key, value in figures.items()))
 
 
 def fill_table(options: argparse.Namespace, cells: list[Cell], device: torch.device) -> None:
@@ -522,9 +590,7 @@ def fill_table(options: argparse.Namespace, cells: list[Cell], device: torch.dev
     The table: `floors` by number of samples, and `rows` in the order measured; the images, named `digits`, are uint8
     (rows, keep, H, W), with a third axis for the colours where there are any.
     """
-    name = dataset_of(options.checkpoint)
-    classifier, digest = load_judge(name, options.judge, device)
-    train, test = data.load(name, "train"), data.load(name, "test")
+    classifier, digest, train, test = load_bench(options.checkpoint, options.judge, device)
     table, digits = read_table(options.table, options.keep)
     if table.setdefault("classifier", digest) != digest:
         raise ValueError(f"{options.table} was measured with another classifier; give another --table")
@@ -867,6 +933,14 @@ def check_images(options: argparse.Namespace) -> None:
         raise ValueError(f"--images must be at least 2, for a standard error, got {options.images}")
 
 
+def check_samples(options: argparse.Namespace) -> None:
+    """Raise ValueError for fewer samples than can be judged; `train` may be told to judge none."""
+    may_be_none = options.command == "train"
+    if options.samples < 10 and not (may_be_none and options.samples == 0):
+        allowed = "at least 10, or 0 for none" if may_be_none else "at least 10"
+        raise ValueError(f"--samples must be {allowed}, got {options.samples}")
+
+
 def check_positive(options: argparse.Namespace) -> None:
     """Raise ValueError for a count or a duration that is not above 0."""
     counts = (
@@ -886,6 +960,8 @@ def check_positive(options: argparse.Namespace) -> None:
         "width",
     )
     for name in (*counts, "steps_ode", "probes", "evaluations", "keep"):
+        if (options.command, name) == ("train", "samples"):
+            continue  # 0 says that none are judged
         value = getattr(options, name, None)
         for each in value if isinstance(value, list) else [value]:
             if each is not None and not each > 0:

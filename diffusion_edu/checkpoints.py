@@ -11,7 +11,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -61,13 +61,18 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     write_atomically(path, content.getvalue())
 
 
-def save(folder: str | Path, net: nn.Module, network: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+def save(
+    folder: str | Path, net: nn.Module, network: Mapping[str, Any], keep: Iterable[str] = (), **facts: Any
+) -> dict[str, Any]:
     """Write `net`'s weights and its manifest to `folder`; return the manifest.
 
     network: {"class": one of NETWORKS, "arguments": its keyword arguments}. facts: whatever else the manifest shall
-    say (schedule, target, data set, training, metrics). Raises ValueError when the folder cannot be written.
+    say (schedule, target, data set, training, metrics). keep: names of facts that a manifest of the very same weights,
+    if `folder` has one, knows better. Raises ValueError when the folder cannot be written.
     """
     weights = save_bytes({name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()})
+    digest = hashlib.sha256(weights).hexdigest()
+    facts |= facts_of_same(folder, digest, keep)
     manifest = {
         "network": dict(network),
         "parameters": sum(p.numel() for p in net.parameters()),
@@ -78,11 +83,20 @@ def save(folder: str | Path, net: nn.Module, network: Mapping[str, Any], **facts
             "python": platform.python_version(),
         },
         "bytes": len(weights),
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": digest,
     }
     write_atomically(Path(folder) / "model.safetensors", weights)
     write_json(Path(folder) / "manifest.json", manifest)
     return manifest
+
+
+def facts_of_same(folder: str | Path, digest: str, names: Iterable[str]) -> dict[str, Any]:
+    """The facts of these names in a folder's manifest, if there is one and its weights have this SHA-256."""
+    try:
+        manifest = read_manifest(folder)
+    except ValueError:
+        return {}
+    return {name: manifest[name] for name in names if name in manifest and manifest.get("sha256") == digest}
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

@@ -50,6 +50,19 @@ def test_a_denoiser_comes_back_whole(folder):
     assert torch.equal(prediction.x0, denoiser.raw(x, torch.tensor(0.5), torch.tensor([0, 3])).x0.clamp(-1, 1))
 
 
+def test_a_manifest_keeps_what_it_knows_better_of_the_same_weights_only(folder):
+    change_manifest(folder, metrics=[1], seed=8, likelihood=[2])
+    net, _ = checkpoints.load_network(folder)
+    made = checkpoints.save(folder, net, NETWORK, keep=("metrics", "likelihood", "absent"), metrics=[], seed=9)
+    assert made == checkpoints.read_manifest(folder)
+    assert (made["metrics"], made["likelihood"], made["seed"], "absent" in made) == ([1], [2], 9, False)
+    assert "likelihood" not in checkpoints.save(folder, net, NETWORK, keep=("metrics",), metrics=[])
+    net.leave[2].weight.data += 1
+    assert checkpoints.save(folder, net, NETWORK, keep=("metrics",), metrics=[])["metrics"] == []
+    (folder / "manifest.json").write_text("no JSON")
+    assert checkpoints.save(folder, net, NETWORK, keep=("metrics",), metrics=[3])["metrics"] == [3]
+
+
 def test_the_manifest_says_what_it_is(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     content = (folder / "model.safetensors").read_bytes()

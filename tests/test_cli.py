@@ -20,6 +20,7 @@ from diffusion_edu.schedules import Cosine
 
 TINY = {"in_channels": 1, "channels": (8, 8, 8), "num_classes": 10, "embedding": 16}
 OPTIONS = ["--steps", "2", "--batch", "8", "--channels", "8", "8", "8", "--patch", "1", "--device", "cpu"]
+OPTIONS += ["--samples", "0"]
 
 
 def small_set(name="mnist", split="train"):
@@ -94,6 +95,9 @@ def complaint(capsys, arguments):
         (["--rate", "-1"], "--rate must be above 0, got -1.0"),
         (["--p-null", "1.5"], "p_null"),
         (["--save-every", "30"], "multiple of log_every = 20, got 30"),
+        (["--samples", "5"], "--samples must be at least 10, or 0 for none, got 5"),
+        (["--samples", "-1"], "--samples must be at least 10, or 0 for none, got -1"),
+        (["--samples", "65"], "--samples must be at most 64, the real images, got 65"),
     ],
 )
 def test_mistakes_in_training(capsys, tmp_path, options, message):
@@ -258,12 +262,115 @@ def test_minutes_are_turned_into_steps_without_touching_the_weights(monkeypatch,
 
 
 @pytest.fixture
-def model(tmp_path, monkeypatch, checkpoint) -> Path:
-    """A copy of the small checkpoint, with a small classifier to judge its samples."""
+def judge(tmp_path, monkeypatch) -> Path:
+    """A small classifier that judges digits in place of the committed one."""
     torch.manual_seed(0)
-    network = {"class": "Classifier", "arguments": {"width": 8}}
-    checkpoints.save(tmp_path / "mnist-classifier", Classifier(width=8), network, dataset={"name": "mnist"})
+    network, folder = {"class": "Classifier", "arguments": {"width": 8}}, tmp_path / "mnist-classifier"
+    checkpoints.save(folder, Classifier(width=8), network, dataset={"name": "mnist"})
     monkeypatch.setattr(cli, "CHECKPOINTS", tmp_path)
+    return folder
+
+
+def refuse(*arguments):
+    """In the place of what must not be called."""
+    raise AssertionError("this was not to be done")
+
+
+def test_training_ends_with_the_figures_that_evaluate_gives(capsys, tmp_path, judge):
+    out = tmp_path / "run"
+    assert cli.main(["train", "--out", str(out), *OPTIONS, "--seed", "3", "--samples", "20"]) == 0
+    assert "frechet " in capsys.readouterr().out
+    (trained,) = checkpoints.load(out).manifest["metrics"]
+    assert {name: trained[name] for name in ("sampler", "steps", "grid", "w", "seed", "samples")} == {
+        "sampler": "ancestral", "steps": 25, "grid": "uniform", "w": 1, "seed": 0, "samples": 20,
+    }  # fmt: skip
+    assert trained["classifier"] == checkpoints.read_manifest(judge)["sha256"]
+    checkpoints.write_json(out / "manifest.json", checkpoints.read_manifest(out) | {"metrics": []})
+    assert cli.main(["evaluate", "--checkpoint", str(out), "--samples", "20", "--device", "cpu"]) == 0
+    (evaluated,) = checkpoints.read_manifest(out)["metrics"]
+    assert trained.pop("seconds") > 0 < evaluated.pop("seconds")
+    assert trained == evaluated
+
+
+def test_training_again_keeps_what_was_measured_on_the_same_weights(tmp_path, judge, monkeypatch):
+    out = tmp_path / "run"
+    train = ["train", "--out", str(out), *OPTIONS, "--samples"]
+    assert cli.main([*train, "20"]) == 0
+    more = ["--images", "6", "--draws", "2", "--device", "cpu"]
+    assert cli.main(["likelihood", "--checkpoint", str(out), *more]) == 0
+    before = checkpoints.read_manifest(out)
+    assert len(before["metrics"]) == len(before["likelihood"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.Cell, "draw", refuse)
+        for samples in ("20", "0"):
+            assert cli.main([*train, samples]) == 0
+            after = checkpoints.read_manifest(out)
+            assert (after["metrics"], after["likelihood"]) == (before["metrics"], before["likelihood"])
+    assert cli.main([*train, "12"]) == 0  # another number of samples
+    assert [figures["samples"] for figures in checkpoints.read_manifest(out)["metrics"]] == [20, 12]
+    (out / "state.safetensors").unlink()
+    assert cli.main([*train, "0", "--seed", "1"]) == 0  # other weights
+    after = checkpoints.read_manifest(out)
+    assert after["sha256"] != before["sha256"] and after["metrics"] == [] and "likelihood" not in after
+
+
+def test_training_may_judge_nothing(tmp_path, judge, monkeypatch):
+    monkeypatch.setattr(cli, "load_judge", refuse)
+    monkeypatch.setattr(cli.Cell, "draw", refuse)
+    assert cli.main(["train", "--out", str(tmp_path / "run"), *OPTIONS, "--samples", "0"]) == 0
+    assert checkpoints.read_manifest(tmp_path / "run")["metrics"] == []
+
+
+def test_too_few_samples_are_refused_before_training(capsys, tmp_path, judge, monkeypatch):
+    monkeypatch.setattr(training, "fit", refuse)
+    line = complaint(capsys, ["train", "--out", tmp_path / "run", *OPTIONS, "--samples", "5"])
+    assert line == "diffusion_edu train: --samples must be at least 10, or 0 for none, got 5"
+
+
+def test_training_without_a_judge_says_so_in_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "CHECKPOINTS", tmp_path / "nothing")
+    assert cli.main(["train", "--out", str(tmp_path / "run"), *OPTIONS, "--samples", "20"]) == 0
+    *_, wrote, line = capsys.readouterr().out.splitlines()
+    command = f"python -m diffusion_edu train-classifier --dataset mnist --out {tmp_path}/nothing/mnist-classifier"
+    assert wrote.startswith("wrote ")
+    assert line.startswith("samples are not judged: no classifier of mnist at ") and line.endswith(command)
+    assert checkpoints.load(tmp_path / "run").manifest["metrics"] == []
+
+
+def test_only_the_first_process_writes_and_judges(tmp_path, judge, monkeypatch):
+    monkeypatch.setattr(cli.parallel, "rank", lambda: 1)
+    for name in ("finish", "judge_trained"):
+        monkeypatch.setattr(cli, name, refuse)
+    assert cli.main(["train", "--out", str(tmp_path / "run"), *OPTIONS, "--samples", "20"]) == 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("device", "batch"), [("cpu", 50), ("cuda", 500)])
+def test_a_gpu_draws_more_samples_at_once(checkpoint, monkeypatch, device, batch):
+    drawn = []
+
+    def draw(cell, samples, place):
+        drawn.append((cell.batch, samples, place.type))
+        raise InterruptedError
+
+    monkeypatch.setattr(cli, "load_bench", lambda *arguments: None)
+    monkeypatch.setattr(cli.Cell, "draw", draw)
+    with pytest.raises(InterruptedError):
+        cli.judge_trained(checkpoint, 20, torch.device(device))
+    assert drawn == [(batch, 20, device)]
+
+
+def test_figures_without_a_grid_are_those_of_the_uniform_one():
+    cell = cli.Cell(Path("model"), "ddim", 5, "uniform", 2.0, 0, 50)
+    old = {"sampler": "ddim", "steps": 5, "w": 2.0, "seed": 0, "samples": 20}
+    assert cell.is_in(old, 20) and cell.is_in(old | {"grid": "uniform"}, 20)
+    assert not cell.is_in(old, 21) and not cell.is_in(old | {"w": 1.0}, 20)
+    assert not cell._replace(grid="edm").is_in(old, 20)
+
+
+@pytest.fixture
+def model(tmp_path, judge, checkpoint) -> Path:
+    """A copy of the small checkpoint, with a small classifier to judge its samples."""
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("manifest.json", "model.safetensors"):
@@ -399,7 +506,7 @@ def test_the_recipe_fills_what_no_option_says(tmp_path, monkeypatch):
     monkeypatch.setitem(training.RECIPES, "mnist", small)
     monkeypatch.chdir(tmp_path)
     options = ["train", "--steps", "2", "--batch", "4", "--weight", "min-snr", "--target", "edm", "--optimizer", "muon"]
-    assert cli.main([*options, "--device", "cpu"]) == 0
+    assert cli.main([*options, "--device", "cpu", "--samples", "0"]) == 0
     manifest = checkpoints.read_manifest("runs/mnist")
     found = {k: manifest["training"][k] for k in ("batch", "rate", "flips", "save_every", "weight", "optimizer")}
     assert found == {

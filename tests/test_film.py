@@ -117,7 +117,7 @@ def test_the_books_film_names_its_command_but_not_its_folder(tmp_path: Path, mon
     )
     monkeypatch.setattr(training_film, "OUT", tmp_path / "film.json")
     training_film.main(["--dataset", "mnist", "--steps", "2", "--samples", "5", "--out", run])
-    assert asked[0] == ["train", "--dataset", "mnist", "--steps", "2", "--out", run]
+    assert asked[0] == ["train", "--dataset", "mnist", "--steps", "2", "--out", run, "--samples", "0"]
     assert asked[1] == ["evaluate", "--checkpoint", run, "--samples", "5"]
     found = json.loads((tmp_path / "film.json").read_text())
     assert found["command"] == "python -m diffusion_edu train --dataset mnist --steps 2"

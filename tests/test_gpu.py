@@ -36,6 +36,8 @@ def test_twenty_steps_in_bfloat16_compiled(tmp_path):
         "20",
         "--device",
         "cuda",
+        "--samples",
+        "0",
     ]
     assert cli.main(["train", "--out", str(tmp_path), *options]) == 0
     manifest = checkpoints.read_manifest(tmp_path)

@@ -135,7 +135,7 @@ def test_mistakes_with_judges(folder, capsys, tmp_path, monkeypatch):
     assert "holds a UNet of cifar10, no judge of cifar10" in complaint(*evaluate, "--judge", folder / "model")
     assert "no feature network at" in complaint(*evaluate, "--features", tmp_path / "inception.pt")
     both = complaint(*evaluate, "--features", tmp_path / "inception.pt", "--table", tmp_path / "t.json")
-    assert "--features goes with one combination of settings" in both
+    assert "--features and --drawn go with one combination of settings" in both
     train = ["train-classifier", "--out", tmp_path / "c", "--dataset"]
     assert "no classifier judges 'imagenet'" in complaint(*train, "imagenet")
     assert "a batch of 512 needs at least as many images, got 40" in complaint(*train, "cifar10")

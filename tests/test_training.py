@@ -673,7 +673,7 @@ def test_two_processes_do_what_one_does_also_after_a_kill(tmp_path):
 
 
 def command(out, steps, processes=1, more=()):
-    options = "--images 128 --batch 8 --channels 8 8 --save-every 20 --threads 1 --device cpu --dataset mnist".split()
+    options = "--images 128 --batch 8 --channels 8 8 --save-every 20 --samples 0 --threads 1 --device cpu".split()
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
@@ -737,11 +737,13 @@ from diffusion_edu.__main__ import main
 import diffusion_edu.analytic, diffusion_edu.metrics, diffusion_edu.plotting, torch
 images = torch.zeros(16, 1, 28, 28, dtype=torch.uint8)
 data.load = lambda name, split: data.Dataset(name, split, images, torch.arange(16) % 10, tuple("0123456789"))
-sys.exit(main(["train", "--out", {str(tmp_path)!r}, "--steps", "2", "--batch", "8", "--channels", "8", "8"]))
+options = "--steps 2 --batch 8 --channels 8 8 --samples 10 --device cpu".split()
+sys.exit(main(["train", "--out", {str(tmp_path)!r}, *options]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert checkpoints.load(tmp_path).manifest["training"]["steps"] == 2
+    manifest = checkpoints.load(tmp_path).manifest
+    assert manifest["training"]["steps"] == 2 and len(manifest["metrics"]) == 1
 
 
 # --- the variational autoencoder ---
