@@ -58,7 +58,7 @@ weigh: ## weigh the built pages, time their widgets, ask axe-core: data/measured
 screenshots: ## pictures of the built pages, on three screens in two themes: _build/screenshots
 	@$(BIN)/python -m benchmarks.screenshots
 
-train: $(INSTALLED) ## train a small MNIST model in about 12 minutes on a CPU, into runs/mnist
+train: $(INSTALLED) ## train a small MNIST model for 12 minutes on a CPU, and judge its samples, into runs/mnist
 	@$(BIN)/python -m diffusion_edu train --dataset mnist --minutes 12 --out runs/mnist
 
 bench: $(INSTALLED) ## time the network, what the samplers add to it, and other libraries

@@ -735,7 +735,7 @@ sys.meta_path.insert(0, Blocker())
 from diffusion_edu import data
 from diffusion_edu.__main__ import main
 import diffusion_edu.analytic, diffusion_edu.metrics, diffusion_edu.plotting, torch
-images = torch.zeros(16, 1, 28, 28, dtype=torch.uint8)
+images = torch.randint(256, (16, 1, 28, 28), dtype=torch.uint8)
 data.load = lambda name, split: data.Dataset(name, split, images, torch.arange(16) % 10, tuple("0123456789"))
 options = "--steps 2 --batch 8 --channels 8 8 --samples 10 --device cpu".split()
 sys.exit(main(["train", "--out", {str(tmp_path)!r}, *options]))
