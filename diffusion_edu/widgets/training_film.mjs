@@ -34,15 +34,18 @@ export function describe(records, [step, loss, rate, minutes], centre) {
 const ROWS = [["average", "by the weight average"], ["weights", "by the weights themselves"]];
 const TICKS = [0.02, 0.05, 0.1, 0.2, 0.5, 1];
 
-/** A row of images with its title; draw(row) cuts them out of the sheet. */
-function makeImages(sheet, [shown, height, width], noun, kind, text) {
-  const canvas = make("canvas", { width: shown * (width + 2) - 2, height, role: "img" });
+/** Images in rows of `across`, with their title; draw(row) cuts them out of the sheet. */
+function makeImages(sheet, [shown, height, width], across, noun, kind, text) {
+  const canvas = make("canvas", { width: across * (width + 2) - 2, height: Math.ceil(shown / across) * (height + 2) - 2, role: "img" });
   return {
     node: make("figure", { class: kind }, make("div", { class: "quiet" }, text), canvas),
     draw(row, step) {
       canvas.setAttribute("aria-label", `${shown} ${noun} ${text}, after ${steps(step)} steps`);
       const pen = canvas.getContext("2d");
-      for (let i = 0; i < shown; i++) pen.drawImage(sheet, i * width, row * height, width, height, i * (width + 2), 0, width, height);
+      for (let i = 0; i < shown; i++) {
+        const [x, y] = [(i % across) * (width + 2), Math.floor(i / across) * (height + 2)];
+        pen.drawImage(sheet, i * width, row * height, width, height, x, y, width, height);
+      }
     },
   };
 }
@@ -51,9 +54,10 @@ function render(host) {
   const { model } = host;
   const [frames, records, centre, size, noun, sprites] = ["steps", "records", "centre", "size", "noun", "sprites"].map((name) => model.get(name));
   const { root, get, set, live } = makeWidget(host, "edu-film", "A training run as a film", { frame: (n) => Number.isInteger(n) && between(0, frames.length - 1)(n) });
+  const coloured = sprites.startsWith("/9j/"); // so begins every JPEG
   const slider = makePlayedSlider("training steps", frames.length, () => get().frame, (frame) => set({ frame }));
   const sheet = new Image();
-  const images = ROWS.map(([kind, text]) => makeImages(sheet, size, noun, kind, text));
+  const images = ROWS.map(([kind, text]) => makeImages(sheet, size, coloured ? 5 : size[0], noun, kind, text));
   const losses = records.map((record) => Math.log10(record[1]));
   const [low, high] = [Math.min(...losses) - 0.03, Math.max(...losses) + 0.03];
   const ticks = TICKS.filter((tick) => between(low, high)(Math.log10(tick)));
@@ -64,7 +68,7 @@ function render(host) {
   loss.draw(records.map((record, i) => [across(records, record[0]), losses[i]]));
   rate.draw(records.map((record) => [across(records, record[0]), low + (high - low) * record[2] / peak]));
   const dot = chart.addDot();
-  root.append(slider.node, make("div", { class: "pair" }, make("div", {}, ...images.map(({ node }) => node)), make("div", {}, chart.node, makeLegend(curves))));
+  root.append(slider.node, make("div", { class: coloured ? "pair stacked" : "pair" }, make("div", { class: "images" }, ...images.map(({ node }) => node)), make("div", {}, chart.node, makeLegend(curves))));
   const words = makeWords(root);
 
   function draw() {
@@ -79,7 +83,7 @@ function render(host) {
 
   const end = live(draw, words.stop, slider.stop);
   sheet.addEventListener("load", draw);
-  sheet.src = `data:image/${sprites.startsWith("/9j/") ? "jpeg" : "png"};base64,${sprites}`; // so begins every JPEG
+  sheet.src = `data:image/${coloured ? "jpeg" : "png"};base64,${sprites}`;
   return end;
 }
 
