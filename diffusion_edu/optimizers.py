@@ -41,7 +41,9 @@ def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no singular value above 1
     for _ in range(rounds):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        # baddbmm(i, m, n, beta, alpha) is beta i + alpha m n in one kernel: a GPU waits for the host here, not the reverse
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)  # a x + (b X + c X^2) x for X = x x^T
     return (x.mT if tall else x).to(matrices.dtype)
 
 
