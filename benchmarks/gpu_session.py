@@ -15,7 +15,8 @@ the same command goes on with them, and skips what was done, also with another f
     ledger        one change at a time, 24 s a run, one seed, as far as the time reaches              600
     peers         other libraries for 2 minutes each, where they are installed                        900
 
-Samples are judged later, where there is time and no GPU: `evaluate --checkpoint FOLDER --drawn FOLDER/ancestral.npz`. Then
+Samples are judged later, where there is time and no GPU: `evaluate --checkpoint FOLDER/NAME --drawn
+FOLDER/NAME/ancestral.npz`, photographs with `--judge FOLDER/cifar10-classifier`, the one that will be published. Then
 `--publish FOLDER` puts the networks of the unpacked archive among the project's checkpoints, and CIFAR-10's film beside the
 measured tables.
 
@@ -169,23 +170,33 @@ def gather(work: Path, results: Path, account: dict[str, object]) -> None:
 
 
 def publish(folder: Path, checkpoint_folder: Path = cli.CHECKPOINTS, film: Path = FILM) -> None:
-    """Take over the networks of an unpacked archive, their manifests with the card, and the film of CIFAR-10's."""
+    """Take over the networks of an unpacked archive, their manifests with the card, and the film of CIFAR-10's.
+
+    Raises ValueError, with nothing written, where a network is missing, or was not judged by the judges to be published.
+    """
     machine = {k: v for k, v in json.loads((folder / "session.json").read_text()).items() if k != "steps"}
+    manifests = {name: checkpoints.load_network(folder / name)[1] for name in PUBLISHED}
+    judged_by = {
+        "mnist-unet": checkpoints.read_manifest(cli.CHECKPOINTS / "mnist-classifier")["sha256"],
+        "cifar10-unet": manifests["cifar10-classifier"]["sha256"],
+    }
+    for name, digest in judged_by.items():
+        if not any(figures["classifier"] == digest for figures in manifests[name]["metrics"][-1:]):
+            raise ValueError(f"{folder / name} must be judged by the classifier {digest[:12]}… last, by `evaluate`")
     for name, place in PUBLISHED.items():
         for file in ("model.safetensors", "log.csv", "loss.png", "samples.png"):
             if (folder / name / file).exists():
                 checkpoints.write_atomically(checkpoint_folder / place / file, (folder / name / file).read_bytes())
-        manifest = checkpoints.read_manifest(folder / name) | {"machine": machine}
-        checkpoints.write_json(checkpoint_folder / place / "manifest.json", manifest)
+        checkpoints.write_json(checkpoint_folder / place / "manifest.json", manifests[name] | {"machine": machine})
         print(f"wrote {checkpoint_folder / place}")
     training_film.gather(folder / "cifar10-unet", train_options(folder / "cifar10.log"), film, machine)
 
 
 def train_options(log: Path) -> list[str]:
-    """The options of the first `train` in a step's log, without device and folder."""
-    line = next(line for line in log.read_text().splitlines() if " train " in line)
+    """The options of the last `train` in a step's log, without device, folder and number of samples."""
+    line = [line for line in log.read_text().splitlines() if line.startswith("$ ") and " train " in line][-1]
     words = shlex.split(line.split(" train ", 1)[1])
-    for name in ("--device", "--out"):
+    for name in {"--device", "--out", "--samples"} & set(words):
         at = words.index(name)
         del words[at : at + 2]
     return words

@@ -155,7 +155,7 @@ def measure(options: argparse.Namespace, device: torch.device, window: int, coun
         "parameters": sum(p.numel() for p in run.denoiser.parameters()),
         "batch": options.batch,
         "precision": run.config.precision,
-        "compile": run.config.compile,
+        "compile": run.compile,
     }
 
 

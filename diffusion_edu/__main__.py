@@ -16,7 +16,6 @@ from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -113,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--samples", type=int, default=10_000)
     evaluate.add_argument(
-        "--drawn", type=Path, help="judge what `sample --out NAME.npz` drew from this checkpoint, here or elsewhere"
+        "--drawn",
+        type=Path,
+        help="judge what `sample --out NAME.npz` drew from this checkpoint, here or elsewhere; the file knows how",
     )
     evaluate.add_argument(
         "--table", type=Path, help="JSON file for the figures, continued where an earlier run stopped"
@@ -290,6 +291,8 @@ def train(options: argparse.Namespace) -> None:
         "dataset": {"name": dataset.name, "split": "train", "images": len(images), "shape": shape, "sha256": digest},
         "training": {
             **asdict(run.config),
+            "compile": run.compile,  # what came of it
+            "at_once": run.at_once,
             "deterministic": options.deterministic,
             "device": str(device),
             "threads": torch.get_num_threads(),
@@ -357,17 +360,18 @@ def judge_trained(folder: Path, samples: int, device: torch.device) -> None:
     """
     options = parser().parse_args(["evaluate"])
     options.checkpoint, options.batch = [folder], batch_on(device)
-    (cell,) = find_cells(options)
-    known = checkpoints.read_manifest(folder)["metrics"]
-    if samples == 0 or any(cell.is_in(figures, samples) for figures in known):
+    (cell,), started = find_cells(options), perf_counter()
+    if samples == 0:
         return
     try:
         bench = load_bench([folder], None, device)
-    except (ValueError, OSError) as error:
+        known = [old for old in checkpoints.read_manifest(folder)["metrics"] if old.get("classifier") == bench.digest]
+        if any(cell.is_in(old, samples) for old in known):
+            return
+        figures = figures_of(cell, bench, *cell.draw(samples, device))
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:  # no reason to fail after the training
         print(f"samples are not judged: {error}")
         return
-    started = perf_counter()
-    figures = figures_of(cell, bench, *cell.draw(samples, device))
     write_figures(cell, figures | {"seconds": perf_counter() - started})
 
 
@@ -439,7 +443,8 @@ def sample_many(denoiser: Denoiser, steps: int, options: argparse.Namespace) -> 
     names = (options.checkpoint, options.sampler, steps, options.grid, options.w, options.seed, options.batch)
     cell, started = Cell(*names), perf_counter()
     x, y = cell.draw(options.samples, next(denoiser.parameters()).device)
-    note = {"cell": cell.settings(), "checkpoint": sha256_of(options.checkpoint), "seconds": perf_counter() - started}
+    note = {"cell": cell.settings() | {"batch": cell.batch}, "checkpoint": sha256_of(options.checkpoint)}
+    note["seconds"] = perf_counter() - started
     pixels = data.to_uint8(x).numpy()
     checkpoints.write_arrays(options.out, images=pixels, labels=y.numpy(), note=np.array(json.dumps(note)))
     print(f"wrote {options.out}: {len(x)} images in {note['seconds']:.0f} s, {options.sampler}, {steps} steps")
@@ -448,15 +453,19 @@ def sample_many(denoiser: Denoiser, steps: int, options: argparse.Namespace) -> 
 def read_samples(path: Path, checkpoint: Path) -> tuple[Cell, Tensor, Tensor]:
     """What `sample_many` kept: how it was drawn, images (N, C, H, W) in [-1, 1], on the CPU, and labels (N,).
 
-    Raises ValueError for a damaged file, or when the images are those of another checkpoint.
+    Raises ValueError for a damaged file, for fewer than 10 images, or when they are those of another checkpoint.
     """
     try:
         with np.load(path) as file:
             note, pixels, labels = json.loads(str(file["note"])), file["images"], file["labels"]
-        cell = Cell(checkpoint, batch=BATCH, **note["cell"])
+        cell = Cell(checkpoint, **note["cell"])
         drawn_from = note["checkpoint"]
-    except (OSError, BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # there are too many ways in which a damaged archive fails
         raise ValueError(f"{path} is missing, damaged or no file of `sample --out NAME.npz`: {error}") from None
+    shape = checkpoints.read_manifest(checkpoint)["dataset"]["shape"]
+    if pixels.dtype != np.uint8 or list(pixels.shape[1:]) != shape or len(labels) != len(pixels) or len(pixels) < 10:
+        found = f"{pixels.dtype} {pixels.shape} with {len(labels)} labels"
+        raise ValueError(f"{path} needs at least 10 images, uint8 (N, {', '.join(map(str, shape))}), got {found}")
     if drawn_from != sha256_of(checkpoint):
         raise ValueError(f"{path} was drawn from weights {drawn_from[:12]}, not those of {checkpoint}")
     return cell, data.to_float(torch.from_numpy(pixels)), torch.from_numpy(labels)
@@ -571,6 +580,7 @@ def figures_of(cell: Cell, bench: Bench, x: Tensor, y: Tensor) -> dict[str, Any]
     """How a cell was drawn, and how its images x (N, C, H, W), asked for as y (N,), are judged."""
     return cell.settings() | {
         "evaluations": evaluations(cell.sampler, cell.steps),
+        "batch": cell.batch,  # samplers with noise draw other images with another one
         **metrics.measure_samples(bench.classifier, x, y, bench.train, bench.test),
         "classifier": bench.digest,
     }

@@ -42,6 +42,7 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "compile": ("off", "default", "reduce-overhead", "max-autotune"),
 }
+GRAPHS = ("reduce-overhead", "max-autotune")  # modes of compile that record a GPU's kernels and replay them
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.at_once = -(-config.batch // parallel.size())
-        self.compile, self.compiled, self.compile_proved = config.compile, None, False
+        self.compile, self.compiled, self.compiled_steps = config.compile, None, 0
         # what a continued run must share with the saved one, besides its configuration; `fit` adds the data
         schedule = f"{type(denoiser.schedule).__name__}({vars(denoiser.schedule)})"
         self.task = {"schedule": schedule, "target": denoiser.target}
@@ -340,6 +341,10 @@ def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
     """The same by `at_once` images at a time, whose gradients add up."""
     config, denoiser = run.config, run.denoiser
     device, summed = parts[0].device, 0.0
+    if run.compile in GRAPHS and run.at_once < len(
+        parts[0]
+    ):  # replaying for the next part would overwrite the gradient
+        run.compile, run.compiled, run.compiled_steps = "default", None, 0
     if run.compile != "off":
         torch.compiler.cudagraph_mark_step_begin()  # whatever the last step's graph gave may be written over
     for x0, t, eps, y in zip(*(part.split(run.at_once) for part in parts), strict=True):
@@ -349,7 +354,7 @@ def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
         loss = (losses * weight).sum() / config.batch
         loss.backward()
         summed = summed + loss.detach()
-    run.compile_proved = True
+    run.compiled_steps += 1
     return summed
 
 
@@ -366,8 +371,11 @@ def make_room(run: Run, error: Exception) -> bool:
 
 
 def do_without_compile(run: Run, error: Exception) -> bool:
-    """After a failed first call of a compiled network: go on without, and say so. False for any other error."""
-    if run.compile == "off" or run.compile_proved:
+    """After a failed first step of a compiled network: go on without, and say so. False for any other error.
+
+    The third counts as first: a graph is recorded in the second or third.
+    """
+    if run.compile == "off" or run.compiled_steps >= 3:
         return False
     run.compile = "off"
     reason = " ".join(str(error).split())[:150]
@@ -405,6 +413,7 @@ def seconds_a_step(run: Run, images: Tensor, labels: Tensor) -> float:
     return median(times[3:])
 
 
+@torch.no_grad()
 def mean_loss(run: Run, losses: list[Tensor]) -> float:
     """The mean over steps, and the sum over processes, of their losses; NaN where a weight is not finite."""
     good = torch.stack(torch._foreach_norm(list(run.denoiser.parameters()))).isfinite().all()

@@ -320,22 +320,29 @@ def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
     folder, checkpoint_folder, film = tmp_path / "unpacked", tmp_path / "checkpoints", tmp_path / "film.json"
     checkpoints.write_json(folder / "session.json", {"card": "NVIDIA X", "threads": 16, "steps": [{"step": "smoke"}]})
     network = {"class": "UNet", "arguments": {"channels": [8, 16]}}
-    facts = {
-        "dataset": {"name": "cifar10"},
-        "training": {"ema": 0.05},
-        "wall_seconds": 7.5,
-        "metrics": [{"frechet": 2}],
-    }
-    for name in gpu_session.PUBLISHED:
-        checkpoints.save(folder / name, UNet(channels=(8, 16)), network, **facts)
+    facts = {"dataset": {"name": "cifar10"}, "training": {"ema": 0.05}, "wall_seconds": 7.5}
+    judge = checkpoints.save(folder / "cifar10-classifier", UNet(channels=(8, 16)), network)["sha256"]
+    digits_judge = checkpoints.read_manifest(gpu_session.cli.CHECKPOINTS / "mnist-classifier")["sha256"]
+    for name, digest in (("mnist-unet", digits_judge), ("cifar10-unet", judge)):
+        judged = [{"frechet": 2, "classifier": digest}]
+        checkpoints.save(folder / name, UNet(channels=(8, 16)), network, **facts, metrics=judged)
     checkpoints.write_atomically(
         folder / "cifar10-unet" / "log.csv", b"step,loss,rate,seconds\n20,0.5,1e-3,1.5\n40,0.25,0,3\n"
     )
     checkpoints.write_arrays(
         folder / "cifar10-unet" / "film.npz", steps=np.array([20]), images=np.zeros((1, 2), np.uint8)
     )
-    line = "$ python -m diffusion_edu train --device cuda --dataset cifar10 --minutes 4 --out /tmp/x --rate 6e-3\n"
-    (folder / "cifar10.log").write_text(line + line.replace("cifar10", "mnist"))
+    line = (
+        "$ python -m diffusion_edu train --samples 0 --device cuda --dataset cifar10 --minutes 4 --out x --rate 6e-3\n"
+    )
+    (folder / "cifar10.log").write_text(line.replace("6e-3", "1") + "killed\n" + line + "wrote the train state\n")
+    manifest = checkpoints.read_manifest(folder / "cifar10-unet")
+    for wrong in ([], [{"frechet": 2, "classifier": digits_judge}]):
+        checkpoints.write_json(folder / "cifar10-unet" / "manifest.json", manifest | {"metrics": wrong})
+        with pytest.raises(ValueError, match=f"cifar10-unet must be judged by the classifier {judge[:12]}"):
+            gpu_session.publish(folder, checkpoint_folder, film)
+    assert not checkpoint_folder.exists() and not film.exists()
+    checkpoints.write_json(folder / "cifar10-unet" / "manifest.json", manifest)
     gpu_session.publish(folder, checkpoint_folder, film)
     for name, place in gpu_session.PUBLISHED.items():
         net, manifest = checkpoints.load_network(checkpoint_folder / place)
@@ -343,5 +350,5 @@ def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
         assert (checkpoint_folder / place / "log.csv").exists() == (name == "cifar10-unet")
     found = json.loads(film.read_text())
     assert found["command"] == "python -m diffusion_edu train --dataset cifar10 --minutes 4 --rate 6e-3"
-    assert found["machine"] == {"card": "NVIDIA X", "threads": 16} and found["judged"] == {"frechet": 2}
+    assert found["machine"] == {"card": "NVIDIA X", "threads": 16} and found["judged"]["frechet"] == 2
     assert found["log"]["loss"] == [0.5, 0.25] and film.with_suffix(".npz").exists()

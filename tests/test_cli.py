@@ -351,11 +351,11 @@ def test_a_gpu_draws_more_samples_at_once(checkpoint, monkeypatch, device, batch
 
     def draw(cell, samples, place):
         drawn.append((cell.batch, samples, place.type))
-        raise InterruptedError
+        raise LookupError
 
-    monkeypatch.setattr(cli, "load_bench", lambda *arguments: None)
+    monkeypatch.setattr(cli, "load_bench", lambda *arguments: cli.Bench(None, "its digest", None, None))
     monkeypatch.setattr(cli.Cell, "draw", draw)
-    with pytest.raises(InterruptedError):
+    with pytest.raises(LookupError):
         cli.judge_trained(checkpoint, 20, torch.device(device))
     assert drawn == [(batch, 20, device)]
 
@@ -445,8 +445,14 @@ def test_mistakes_with_what_was_drawn_elsewhere(capsys, model, tmp_path):
     table = complaint(capsys, [*arguments, file, "--table", tmp_path / "table.json"])
     assert "go with one combination of settings" in table
     content = file.read_bytes()
-    file.write_bytes(content[:-200])
-    assert "is missing, damaged or" in complaint(capsys, [*arguments, file])
+    for damaged in (content[:-200], content[:60] + b"????" + content[64:]):
+        file.write_bytes(damaged)
+        assert "is missing, damaged or" in complaint(capsys, [*arguments, file])
+    file.write_bytes(content)
+    kept = dict(np.load(file))
+    for change in ({"images": kept["images"][:9], "labels": kept["labels"][:9]}, {"labels": kept["labels"][1:]}):
+        checkpoints.write_arrays(file, **(kept | change))
+        assert "needs at least 10 images, uint8 (N, 1, 28, 28), got" in complaint(capsys, [*arguments, file])
     file.write_bytes(content)
     manifest = checkpoints.read_manifest(model)
     checkpoints.write_json(model / "manifest.json", manifest | {"sha256": 64 * "0"})

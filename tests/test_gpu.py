@@ -47,29 +47,40 @@ def test_twenty_steps_in_bfloat16_compiled(tmp_path):
     assert all(bool(p.isfinite().all()) for p in checkpoints.load(tmp_path).parameters())
 
 
-def weights_after(folder, stops):
+def weights_after(folder, stops, compiled="off", at_once=64):
     """The weights after 20 steps of a small run that was stopped, and continued from its file, at each of `stops`."""
     train = data.load("mnist", "train")
     images, labels = train.images[:2048].cuda(), train.labels[:2048].cuda()
-    config = training.TrainConfig(steps=20, batch=64, precision="bfloat16", log_every=5, save_every=5)
+    config = training.TrainConfig(steps=20, batch=64, precision="bfloat16", log_every=5, save_every=5, compile=compiled)
     for stop in (*stops, 20):
         torch.manual_seed(0)
         run = training.Run(Denoiser(UNet(channels=(16, 32)), Cosine(), "v").cuda(), config)
+        run.at_once = at_once
         for record in training.fit(run, images, labels, folder / "state.safetensors"):
             if record.step == stop:
                 break
     return torch.cat([p.detach().flatten() for p in run.denoiser.parameters()])
 
 
-def test_a_run_stopped_twice_ends_where_the_whole_one_does(tmp_path):
+@pytest.mark.parametrize("mode", ["off", "default", "reduce-overhead"])
+def test_a_run_stopped_twice_ends_where_the_whole_one_does(tmp_path, mode):
     """Exactly, where the card repeats itself; some of its kernels add in any order, and then within that noise."""
     for name in ("a", "b", "stopped"):
         (tmp_path / name).mkdir()
-    whole, again = weights_after(tmp_path / "a", ()), weights_after(tmp_path / "b", ())
-    stopped = weights_after(tmp_path / "stopped", (5, 15))
+    whole, again = weights_after(tmp_path / "a", (), mode), weights_after(tmp_path / "b", (), mode)
+    stopped = weights_after(tmp_path / "stopped", (5, 15), mode)
     noise = float((again - whole).abs().max())
     assert float((stopped - whole).abs().max()) <= 4 * noise  # one repetition tells the noise within such a factor
     assert noise < 1e-2 * float(whole.abs().max())  # else the line above would say nothing
+
+
+def test_a_batch_in_parts_has_the_whole_one_s_gradient_with_graphs_too(tmp_path):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = weights_after(tmp_path / "whole", ())
+    parts = weights_after(tmp_path / "parts", (), "reduce-overhead", at_once=32)
+    # bfloat16 rounds to 4e-3, and twenty steps of AdamW move a weight by at most 20e-3: a wrong gradient moves it elsewhere
+    assert float((parts - whole).abs().mean()) < 1e-3
 
 
 def test_evaluation_gives_what_the_cpu_gives(tmp_path, monkeypatch):
