@@ -30,11 +30,12 @@ def read_log(path: Path) -> dict[str, list]:
     return {name: [kind(row[name]) for row in rows] for name, kind in LOG.items()}
 
 
-def gather(run: Path, command: list[str], out: Path = OUT, machine: dict[str, Any] | None = None) -> None:
+def gather(run: Path, command: list[str], out: Path | None = None, machine: dict[str, Any] | None = None) -> None:
     """Write what a finished run, trained by `train` with the options `command` and evaluated, left in its folder.
 
-    machine: where it was trained, if not here.
+    out: the table, OUT if None. machine: where it was trained, if not here.
     """
+    out = out or OUT
     manifest = read_manifest(run)
     facts = {
         "command": shlex.join(["python", "-m", "diffusion_edu", "train", *command]),

@@ -50,7 +50,7 @@ def colour_sheet(frames: np.ndarray) -> bytes:
     f, rows, n, height, width, _ = frames.shape
     content = io.BytesIO()
     sheet = frames.transpose(0, 1, 3, 2, 4, 5).reshape(f * rows * height, n * width, 3)
-    Image.fromarray(sheet).save(content, "JPEG", quality=88, subsampling=0)
+    Image.fromarray(sheet).save(content, "JPEG", quality=82)
     return content.getvalue()
 
 
