@@ -62,7 +62,7 @@ def test_colours_come_last_and_reach_the_sheet(tmp_path: Path):
     assert (sheet.format, sheet.mode, film.size) == ("JPEG", "RGB", [10, 28, 28])
     assert film.sprites.startswith("/9j/")  # by which the page knows it
     cut = np.array(sheet).astype(int).reshape(len(SHOWN), 2, 28, 10, 28, 3).transpose(0, 1, 3, 2, 4, 5)
-    assert np.abs(cut - pictures).mean() < 3
+    assert np.abs(cut - pictures).mean() < 8  # JPEG merges the colours of neighbours; exchanged ones would differ by 60
     assert film.static_figure().alt.startswith("Photographs drawn from the same noises")
 
 
