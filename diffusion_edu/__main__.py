@@ -425,24 +425,24 @@ def find_steps(sampler: str, steps: int, budget: int | None) -> int:
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Draw a grid, one column for each class, and save it as a picture."""
+    """Draw a grid, one column for each class, and save it as a picture; or many images, where --out is an .npz."""
     from diffusion_edu import plotting
 
-    denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
     steps = find_steps(options.sampler, options.steps, options.evaluations)
     if options.out.suffix == ".npz":
-        return sample_many(denoiser, steps, options)
+        return sample_many(steps, options)
+    denoiser = checkpoints.load(options.checkpoint, find_device(options.device))
     y = torch.arange(denoiser.net.num_classes).repeat(options.rows)
     images = draw(denoiser, y, options.sampler, steps, options.w, options.seed, options.batch, options.grid)
     plotting.save_image_grid(options.out, images, columns=denoiser.net.num_classes)
     print(f"wrote {options.out}: {len(images)} images, {options.sampler}, {steps} steps, w = {options.w:g}")
 
 
-def sample_many(denoiser: Denoiser, steps: int, options: argparse.Namespace) -> None:
+def sample_many(steps: int, options: argparse.Namespace) -> None:
     """Draw --samples images whose classes take turns, and keep them for `evaluate --drawn`, with how they were drawn."""
     names = (options.checkpoint, options.sampler, steps, options.grid, options.w, options.seed, options.batch)
     cell, started = Cell(*names), perf_counter()
-    x, y = cell.draw(options.samples, next(denoiser.parameters()).device)
+    x, y = cell.draw(options.samples, find_device(options.device))
     note = {"cell": cell.settings() | {"batch": cell.batch}, "checkpoint": sha256_of(options.checkpoint)}
     note["seconds"] = perf_counter() - started
     pixels = data.to_uint8(x).numpy()
