@@ -341,9 +341,8 @@ def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
     """The same by `at_once` images at a time, whose gradients add up."""
     config, denoiser = run.config, run.denoiser
     device, summed = parts[0].device, 0.0
-    if run.compile in GRAPHS and run.at_once < len(
-        parts[0]
-    ):  # replaying for the next part would overwrite the gradient
+    in_parts = run.at_once < len(parts[0])
+    if in_parts and run.compile in GRAPHS:  # replaying for the next part would overwrite the gradient
         run.compile, run.compiled, run.compiled_steps = "default", None, 0
     if run.compile != "off":
         torch.compiler.cudagraph_mark_step_begin()  # whatever the last step's graph gave may be written over
