@@ -2,13 +2,14 @@
 
 `python -m benchmarks.peers_training --minutes 10` writes `data/measured/peers_training.json`. Each library trains on the
 same images with its own default recipe; as many images are drawn from each with its own sampler, and all are measured by our
-frozen classifier. The peers' networks know no classes, so the distances are those of all images together; ours draws every
-class equally often.
+frozen classifier. The distances are those of all images together; a network that knows classes draws each equally often, and
+is also asked how many of its images are read as what was asked for.
 
 Each library's network, loop, optimizer, average and sampler are its package's, unmodified; where the loop is an example
 beside the package (diffusers, smalldiffusion), its settings are repeated here. Only the images come from memory instead of
-picture files, without mirroring, which digits do not bear. 1000 evaluations an image, one peer's default, would take a CPU
-days: `--evaluations` (50 on a CPU, unless given) shortens two peers' samplers, by the library's DDIM, and the row says so.
+picture files, without mirroring, which digits do not bear. Two things favour the peers on a CPU, and their rows say so. 1000
+evaluations an image, two peers' default, would take days: `--evaluations` (50 on a CPU, unless given) shortens three peers'
+samplers, each by its own library's means. And smalldiffusion's 1024 images a step would be a handful of steps: it takes 64.
 
 A run that was stopped goes on at the first row that is missing. A peer that is not installed is left out, and said so;
 `INSTALL` says how to add it. Each runs in a process of its own.
@@ -61,10 +62,11 @@ class Trained(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What every library gets: images (N, C, H, W) in [0, 1], seconds to train, the device, evaluations or None."""
+    """What every library gets: images (N, C, H, W) in [0, 1] and labels (N,), minutes, the device, evaluations or None."""
 
     dataset: str
     images: Tensor
+    labels: Tensor
     minutes: float
     device: torch.device
     seed: int
@@ -99,16 +101,16 @@ class Clock:
 
 
 class Pictures(Dataset):
-    """Images in memory, one by one, as libraries' loaders ask for them."""
+    """Images in memory, one by one, as libraries' loaders ask for them; with their labels, where there are any."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.images, self.labels = images, labels
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images[i]
+    def __getitem__(self, i: int) -> Tensor | tuple[Tensor, Tensor]:
+        return self.images[i] if self.labels is None else (self.images[i], self.labels[i])
 
 
 def padded(images: Tensor, side: int = 32) -> Tensor:
@@ -125,6 +127,11 @@ def cropped(x: Tensor, side: int) -> Tensor:
 def in_parts(draw: Callable[[int], Tensor], batch: int) -> Callable[[int], Tensor]:
     """The same draw, `batch` images at a time."""
     return lambda n: torch.cat([draw(min(batch, n - done)).cpu() for done in range(0, n, batch)])
+
+
+def every_class(n: int) -> Tensor:
+    """Labels (n,) that ask for each of ten classes equally often."""
+    return torch.arange(n) % 10
 
 
 def parameters(net: nn.Module) -> int:
@@ -160,7 +167,7 @@ def train_ours(task: Task) -> Trained:
     manifest, defaults = denoiser.manifest, cli.parser().parse_args(["sample"])
 
     def draw(n: int) -> Tensor:
-        y = torch.arange(n) % denoiser.net.num_classes
+        y = every_class(n)
         batch = cli.batch_on(task.device)
         return cli.draw(denoiser, y, defaults.sampler, defaults.steps, 1.0, task.seed, batch, defaults.grid)
 
@@ -253,9 +260,7 @@ def train_diffusers(task: Task) -> Trained:
         "batch": 16,
         "steps": steps,
         "train_seconds": seconds,
-        "sampler": "its DDPM pipeline"
-        if task.evaluations is None
-        else "its DDIM pipeline; the example uses DDPM's 1000",
+        "sampler": "its DDPM pipeline; the example takes 1000 steps",
         "evaluations": task.evaluations or 1000,
         "recipe": "examples/unconditional_image_generation/train_unconditional.py: six levels of 128 to 512, eps, linear "
         "betas, AdamW 1e-4, 16 images a step, 500 steps of warm-up, EMA up to 0.9999, float32",
@@ -264,21 +269,84 @@ def train_diffusers(task: Task) -> Trained:
 
 
 def diffusers_draw(net: nn.Module, chain: Any, task: Task) -> Callable[[int], Tensor]:
-    """Draw by the example's pipeline, or by DDIM where the number of evaluations is limited."""
-    from diffusers import DDIMPipeline, DDPMPipeline
-    from diffusers.schedulers import DDIMScheduler
+    """Draw by the example's pipeline, in as many of the chain's 1000 steps as `evaluations` allows."""
+    from diffusers import DDPMPipeline
 
-    if task.evaluations is None:
-        pipeline, steps = DDPMPipeline(net, chain), 1000
-    else:
-        pipeline, steps = DDIMPipeline(net, DDIMScheduler.from_config(chain.config)), task.evaluations
+    pipeline = DDPMPipeline(net, chain)
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(n: int) -> Tensor:
+        steps = task.evaluations or 1000
         found = pipeline(batch_size=n, num_inference_steps=steps, output_type="np").images  # (n, H, W, C) in [0, 1]
         return cropped(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1, task.images.shape[-1])
 
     return draw
+
+
+class CourseNetwork(nn.Module):
+    """diffusers' network of the course: the class enters as four further channels of the image, (N, C, H, W) and (N,)."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        self.classes = nn.Embedding(10, 4)
+        self.net = UNet2DModel(
+            sample_size=side,
+            in_channels=channels + 4,
+            out_channels=channels,
+            layers_per_block=2,
+            block_out_channels=(32, 64, 64),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        )
+
+    def forward(self, x: Tensor, k: Tensor, y: Tensor) -> Tensor:
+        plane = self.classes(y)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        return self.net(torch.cat([x, plane], 1), k).sample
+
+
+def train_course(task: Task) -> Trained:
+    """Digits of a class, as in the Hugging Face diffusion course, unit 2: diffusers' network and scheduler, its loop."""
+    from diffusers.schedulers import DDPMScheduler
+
+    images, labels = 2 * task.images - 1, task.labels
+    net = CourseNetwork(images.shape[1], images.shape[-1]).to(task.device)
+    chain = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    loader = DataLoader(Pictures(images, labels), batch_size=128, shuffle=True)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    clock, steps = Clock(task.minutes, task.device), 0
+    with contextlib.suppress(TimeIsUp):
+        for x0, y in clock.limited(batch for _ in range(1000) for batch in loader):
+            x0, y = x0.to(task.device), y.to(task.device)
+            eps, k = torch.randn_like(x0), torch.randint(999, (len(x0),), device=task.device)
+            loss = F.mse_loss(net(chain.add_noise(x0, eps, k), k, y), eps)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps += 1
+    seconds = clock.seconds()
+    evaluations = task.evaluations or 1000
+
+    @torch.no_grad()
+    def draw(n: int) -> Tensor:
+        x, y = torch.randn(n, *images.shape[1:], device=task.device), every_class(n).to(task.device)
+        chain.set_timesteps(evaluations)
+        for k in chain.timesteps:
+            x = chain.step(net(x, k, y), k, x).prev_sample
+        return x
+
+    facts = {
+        "parameters": parameters(net),
+        "batch": 128,
+        "steps": steps,
+        "train_seconds": seconds,
+        "sampler": "its DDPM; the course takes 1000 steps",
+        "evaluations": evaluations,
+        "recipe": "Hugging Face diffusion course, unit 2, class-conditioned: three levels of 32 to 64, eps, squared cosine "
+        "schedule, Adam 1e-3, 128 images a step, float32; ten epochs there, as many as fit here",
+    }
+    return Trained(draw, facts)
 
 
 def train_smalldiffusion(task: Task, network: str) -> Trained:
@@ -300,7 +368,8 @@ def train_smalldiffusion(task: Task, network: str) -> Trained:
     net = net.to(task.device)
     ema = ExponentialMovingAverage(net.parameters(), decay=decay)
     clock, steps = Clock(task.minutes, task.device), 0
-    loader = DataLoader(Pictures(2 * task.images - 1), batch_size=min(1024, len(task.images)), shuffle=True)
+    batch = min(1024 if task.device.type == "cuda" else 64, len(task.images))
+    loader = DataLoader(Pictures(2 * task.images - 1), batch_size=batch, shuffle=True)
     rounds = library.training_loop(loader, net, schedule, epochs=300, lr=rate)
     with contextlib.suppress(TimeIsUp):  # between two rounds of its generator lies one optimizer step
         for _ in clock.limited(rounds):
@@ -315,22 +384,24 @@ def train_smalldiffusion(task: Task, network: str) -> Trained:
 
     facts = {
         "parameters": parameters(net),
-        "batch": loader.batch_size,
+        "batch": batch,
         "steps": steps,
         "train_seconds": seconds,
         "sampler": "its own, gam = 1.6, the example's",
         "evaluations": 20,
-        "recipe": f"examples/fashion_mnist_{network}.py: AdamW {rate:g}, {loader.batch_size} images a step, EMA {decay}",
+        "recipe": f"examples/fashion_mnist_{network}.py: AdamW {rate:g}, {batch} images a step"
+        + f"{'' if batch == 1024 else ' (the example takes 1024)'}, EMA {decay}",
     }
     return Trained(in_parts(draw, 250 if task.device.type == "cuda" else 50), facts)
 
 
 class Peer(NamedTuple):
-    """package: its name in a registry, None for ours; train: its recipe; padded: whether it sees 32 x 32 pixels."""
+    """package: its name in a registry, None for ours; padded: it sees 32 x 32 pixels; classes: it can be asked for one."""
 
     package: str | None
     train: Callable[[Task], Trained]
     padded: bool = False
+    classes: bool = False
 
 
 def train_dit(task: Task) -> Trained:
@@ -342,7 +413,8 @@ def train_unet(task: Task) -> Trained:
 
 
 PEERS = {
-    "diffusion_edu": Peer(None, train_ours),
+    "diffusion_edu": Peer(None, train_ours, classes=True),
+    "diffusers-course": Peer("diffusers", train_course, classes=True),
     "denoising-diffusion-pytorch": Peer("denoising-diffusion-pytorch", train_denoising_diffusion, padded=True),
     "diffusers": Peer("diffusers", train_diffusers, padded=True),
     "smalldiffusion-dit": Peer("smalldiffusion", train_dit),
@@ -374,22 +446,25 @@ def measure(name: str, key: dict[str, Any], given: argparse.Namespace, floors: d
         os.environ["ACCELERATE_USE_CPU"] = "true"  # it would take a GPU that is there
     train, test = data.load(given.dataset, "train"), data.load(given.dataset, "test")
     evaluations = given.evaluations or (None if device.type == "cuda" else 50)
-    images = train.images[: given.images].float() / 255
-    task = Task(given.dataset, images, given.minutes, device, key["seed"], evaluations, shlex.split(given.options))
+    images, labels = train.images[: given.images].float() / 255, train.labels[: given.images]
+    task = Task(
+        given.dataset, images, labels, given.minutes, device, key["seed"], evaluations, shlex.split(given.options)
+    )
     trained = peer.train(task)
     started = perf_counter()
     x = trained.draw(given.samples).float().cpu().clamp(-1, 1)
     sample_seconds = perf_counter() - started
     classifier, digest = cli.load_judge(given.dataset, given.judge, device)
     real = metrics.RealImages(classifier, train, test, given.samples, floors=floors)
+    found = real.measure(x, every_class(len(x)) if peer.classes else None)
     row = key | {
         "version": importlib.metadata.version(peer.package) if peer.package else None,
         "padded_to": 32 if peer.padded and images.shape[-1] != 32 else None,
-        "conditional": peer.package is None,
+        "conditional": peer.classes,
         **trained.facts,
         "images_seen": trained.facts["batch"] * trained.facts["steps"],
         "sample_seconds": sample_seconds,
-        **{k: v for k, v in real.measure(x).items() if k not in real.floors},
+        **{k: v for k, v in found.items() if k not in real.floors},
         "floor": real.floors["floor"],
         "classifier": digest,
         **describe(device),
@@ -419,7 +494,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--dataset", default="mnist", help="mnist, fashion-mnist or cifar10")
     options.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
-    options.add_argument("--evaluations", type=int, help="of two peers' samplers (default 50 on a CPU, else their own)")
+    options.add_argument(
+        "--evaluations", type=int, help="of three peers' samplers (default 50 on a CPU, else their own)"
+    )
     options.add_argument("--images", type=int, help="train on the first so many images only")
     options.add_argument("--options", default="", help="of our own `train`, in one string")
     options.add_argument("--judge", type=Path, help="folder of the classifier that judges")

@@ -218,6 +218,34 @@ def test_a_rim_comes_off_again():
     assert torch.equal(peers_training.padded(torch.ones(1, 3, 32, 32)), torch.ones(1, 3, 32, 32))
 
 
+def test_classes_are_asked_for_equally_often_and_images_come_with_their_labels():
+    assert peers_training.every_class(23).tolist() == [*range(10), *range(10), 0, 1, 2]
+    images, labels = torch.rand(5, 1, 4, 4), torch.arange(5)
+    pairs = torch.utils.data.DataLoader(peers_training.Pictures(images, labels), batch_size=3)
+    assert [y.tolist() for _, y in pairs] == [[0, 1, 2], [3, 4]]
+    assert torch.equal(torch.cat(list(torch.utils.data.DataLoader(peers_training.Pictures(images)))), images)
+
+
+@pytest.mark.parametrize(("classes", "read"), [(True, 1.0), (False, None)])
+def test_only_a_network_that_knows_classes_is_asked_for_them(monkeypatch, classes, read):
+    """A peer that trains in no time and draws test digits of every class in turn; our judge reads 20 of 20 of them."""
+
+    def train(task):
+        test = data.load("mnist", "test")
+        chosen = [int((test.labels == y).nonzero()[k]) for k in range(2) for y in range(10)]
+        assert task.labels.tolist() == data.load("mnist", "train").labels[:7].tolist() and len(task.images) == 7
+        facts = {"batch": 2, "steps": 3}
+        return peers_training.Trained(lambda n: data.to_float(test.images[chosen[:n]]), facts)
+
+    monkeypatch.setitem(peers_training.PEERS, "copyist", peers_training.Peer(None, train, classes=classes))
+    given = peers_training.parser().parse_args(
+        ["--samples", "20", "--images", "7", "--device", "cpu", "--threads", "1"]
+    )
+    row, floors, images = peers_training.measure("copyist", {"seed": 0}, given, {"floor": 2.0})
+    assert (row["conditional"], row.get("accuracy"), row["images_seen"]) == (classes, read, 6)
+    assert floors == {"floor": 2.0} and row["ratio"] == row["frechet"] / 2 and images.shape == (20, 1, 28, 28)
+
+
 def test_peers_go_on_where_they_were_stopped_and_missing_ones_are_named(tmp_path, monkeypatch, capsys):
     asked = []
 
