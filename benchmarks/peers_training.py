@@ -7,9 +7,10 @@ is also asked how many of its images are read as what was asked for.
 
 Each library's network, loop, optimizer, average and sampler are its package's, unmodified; where the loop is an example
 beside the package (diffusers, smalldiffusion), its settings are repeated here. Only the images come from memory instead of
-picture files, without mirroring, which digits do not bear. Two things favour the peers on a CPU, and their rows say so. 1000
-evaluations an image, two peers' default, would take days: `--evaluations` (50 on a CPU, unless given) shortens three peers'
-samplers, each by its own library's means. And smalldiffusion's 1024 images a step would be a handful of steps: it takes 64.
+picture files, without mirroring, which digits do not bear. Two things differ on a CPU, and the rows
+say so. 1000 evaluations an image, two peers' default, would take days: `--evaluations` (50 on a CPU, unless given) shortens
+three peers' samplers, each by its own library's means. And smalldiffusion's 1024 images a step would be a handful of steps:
+it takes 64.
 
 A run that was stopped goes on at the first row that is missing. A peer that is not installed is left out, and said so;
 `INSTALL` says how to add it. Each runs in a process of its own.
@@ -153,7 +154,7 @@ def load_library(name: str) -> ModuleType:
             del sys.modules[stand_in]
 
 
-# --- the four recipes ----------------------------------------------------------------------------------
+# --- the six recipes ----------------------------------------------------------------------------------
 
 
 def train_ours(task: Task) -> Trained:
@@ -213,8 +214,8 @@ def train_denoising_diffusion(task: Task) -> Trained:
         "train_seconds": seconds,
         "sampler": "the package's DDIM" + ("" if steps == 250 else "; its README uses 250 steps"),
         "evaluations": steps,
-        "recipe": "README: Unet(64, (1, 2, 4, 8)), v, sigmoid schedule, Adam 8e-5, 2 x 32 images a step, EMA 0.995, "
-        + ("fp16" if gpu else "float32 (its fp16 needs a GPU)"),
+        "recipe": "README: Unet(64, (1, 2, 4, 8)), v, sigmoid schedule, Adam 8e-5, 2 x 32 images a step, "
+        "EMA 0.995 from step 100 on, " + ("fp16" if gpu else "float32 (its fp16 needs a GPU)"),
     }
     return Trained(in_parts(draw, 250 if gpu else 25), facts)
 
