@@ -7,10 +7,9 @@ is also asked how many of its images are read as what was asked for.
 
 Each library's network, loop, optimizer, average and sampler are its package's, unmodified; where the loop is an example
 beside the package (diffusers, smalldiffusion), its settings are repeated here. Only the images come from memory instead of
-picture files, without mirroring, which digits do not bear. Two things differ on a CPU, and the rows
-say so. 1000 evaluations an image, two peers' default, would take days: `--evaluations` (50 on a CPU, unless given) shortens
-three peers' samplers, each by its own library's means. And smalldiffusion's 1024 images a step would be a handful of steps:
-it takes 64.
+picture files, without mirroring, which digits do not bear. Two things differ on a CPU, and the rows say so. 1000
+evaluations an image, two peers' default, would take days: `--evaluations` (50 on a CPU, unless given) shortens three peers'
+samplers, each by its own library's means. And smalldiffusion's 1024 images a step would be a handful of steps: it takes 64.
 
 A run that was stopped goes on at the first row that is missing. A peer that is not installed is left out, and said so;
 `INSTALL` says how to add it. Each runs in a process of its own.
@@ -49,7 +48,7 @@ from diffusion_edu import checkpoints, data, metrics
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "peers_training.json"
 INSTALL = {
     "denoising-diffusion-pytorch": "denoising-diffusion-pytorch einops ema-pytorch accelerate",
-    "diffusers": "diffusers",
+    "diffusers": "diffusers huggingface_hub",
     "smalldiffusion": "smalldiffusion torch-ema einops accelerate",
 }
 KEPT = 64  # images of each row kept to be looked at
@@ -254,7 +253,7 @@ def train_diffusers(task: Task) -> Trained:
             optimizer.zero_grad()
             ema.step(net.parameters())
             steps += 1
-    seconds = clock.seconds()
+    seconds, evaluations = clock.seconds(), task.evaluations or 1000
     ema.copy_to(net.parameters())
     facts = {
         "parameters": parameters(net),
@@ -262,24 +261,28 @@ def train_diffusers(task: Task) -> Trained:
         "steps": steps,
         "train_seconds": seconds,
         "sampler": "its DDPM pipeline; the example takes 1000 steps",
-        "evaluations": task.evaluations or 1000,
+        "evaluations": evaluations,
         "recipe": "examples/unconditional_image_generation/train_unconditional.py: six levels of 128 to 512, eps, linear "
         "betas, AdamW 1e-4, 16 images a step, 500 steps of warm-up, EMA up to 0.9999, float32",
     }
-    return Trained(in_parts(diffusers_draw(net, chain, task), 250 if task.device.type == "cuda" else 25), facts)
+    return Trained(
+        in_parts(
+            diffusers_draw(net, chain, evaluations, task.images.shape[-1]), 250 if task.device.type == "cuda" else 25
+        ),
+        facts,
+    )
 
 
-def diffusers_draw(net: nn.Module, chain: Any, task: Task) -> Callable[[int], Tensor]:
-    """Draw by the example's pipeline, in as many of the chain's 1000 steps as `evaluations` allows."""
+def diffusers_draw(net: nn.Module, chain: Any, steps: int, side: int) -> Callable[[int], Tensor]:
+    """Draw by the example's pipeline in so many of the chain's 1000 steps, and crop to `side`."""
     from diffusers import DDPMPipeline
 
     pipeline = DDPMPipeline(net, chain)
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(n: int) -> Tensor:
-        steps = task.evaluations or 1000
         found = pipeline(batch_size=n, num_inference_steps=steps, output_type="np").images  # (n, H, W, C) in [0, 1]
-        return cropped(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1, task.images.shape[-1])
+        return cropped(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1, side)
 
     return draw
 
@@ -326,8 +329,7 @@ def train_course(task: Task) -> Trained:
             loss.backward()
             optimizer.step()
             steps += 1
-    seconds = clock.seconds()
-    evaluations = task.evaluations or 1000
+    seconds, evaluations = clock.seconds(), task.evaluations or 1000
 
     @torch.no_grad()
     def draw(n: int) -> Tensor:
