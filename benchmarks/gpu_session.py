@@ -7,7 +7,7 @@ on; `cat results.tar.* | tar x` unpacks them. States of unfinished runs and the 
 the same command goes on with them, and skips what was done, also with another folder for the results.
 
     step          what it leaves                                                                 limit, s
-    smoke         outcome of the tests marked `gpu`                                                   120
+    smoke         outcome of the tests marked `gpu`                                                   240
     throughput    images a second, FLOP utilisation, idle share, peak memory                          200
     mnist         a U-Net, 60 s of training, and 10,000 samples of it                                 130
     classifier    the judge of CIFAR-10 samples (aim: 94 % of the test split)                         150
@@ -85,7 +85,10 @@ def steps(given: argparse.Namespace) -> list[Step]:
     train = f"{edu} train {on} --samples 0 --dataset"
     draw = f"{edu} sample {on} --samples {given.samples} --batch 1000 --checkpoint"
     texts = {
-        "smoke": (120, "-m pytest -q -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py"),
+        "smoke": (
+            240,
+            "-m pytest -v --tb=short -m gpu -p no:cacheprovider --noconftest tests/test_gpu.py tests/test_training.py",
+        ),
         "throughput": (
             200,
             f"-m benchmarks.throughput {on} --out {tables}/throughput.json "
@@ -106,7 +109,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
         ),
         "ledger": (
             600,
-            f"-m benchmarks.training_ledger {on} --minutes 0.4 --seeds 0 --batch 1000 --runs {runs} "
+            f"-m benchmarks.training_ledger {on} --minutes 0.4 --seeds 0 --rounds 5 --batch 1000 --runs {runs} "
             f"--base={shlex.quote(given.mnist)} --out {tables}/training_ledger.json {given.ledger}",
         ),
         "peers": (

@@ -1,11 +1,16 @@
 """One change at a time: what each choice in the training recipe is worth at equal minutes, over several seeds.
 
 `python -m benchmarks.training_ledger --dataset mnist --minutes 2` trains with every row of `changes` by the command
-`python -m diffusion_edu train … --minutes`, measures the samples as `evaluate` does, and writes
+`python -m diffusion_edu train … --steps`, measures the samples as `evaluate` does, and writes
 `data/measured/training_ledger.json` after each run, so it can be stopped at any moment and goes on at the first run that is
 missing. First comes every row with the first seed, then with the second. A row that equals the baseline (its options are
 the defaults) is not trained again: it says `same_as`. A row that this build's `train` refuses says why, under `refused`,
 and is tried again at the next call.
+
+Minutes are those of a machine whose speed does not waver. The baseline's step is timed once, which says how many steps its
+minutes hold. A row's step is timed in turn with the baseline's, and the row gets the baseline's steps over the median ratio.
+So a machine that is slower for a while takes longer, but trains no row less. Both are kept under `paces`. What is done once,
+such as compiling, is not counted.
 """
 
 import argparse
@@ -22,9 +27,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.machine import describe, write_table
-from benchmarks.throughput import train_options
+from benchmarks.throughput import build, made_up, train_options, wait
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, training
 
@@ -59,9 +65,9 @@ def changes(dataset: str, device: torch.device) -> dict[str, list[str]]:
     return {"baseline": []} | rows | {f"optimizer {other} rate {rate}": ["--optimizer", other, "--rate", rate]}
 
 
-def train_command(dataset: str, minutes: float, seed: int, device: str, out: Path, options: list[str]) -> list[str]:
+def train_command(dataset: str, steps: int, seed: int, device: str, out: Path, options: list[str]) -> list[str]:
     """Arguments of `python -m diffusion_edu` that train one row."""
-    fixed = ["--dataset", dataset, "--minutes", f"{minutes:g}", "--seed", str(seed), "--device", device]
+    fixed = ["--dataset", dataset, "--steps", str(steps), "--seed", str(seed), "--device", device]
     fixed += ["--samples", "0"]  # `judge` does it
     return ["train", *fixed, "--out", str(out), *options]
 
@@ -94,6 +100,33 @@ def equal_rows(rows: dict[str, list[str]], base: list[str], device: torch.device
     return {name for name, options in rows.items() if options and settings([*base, *options], device) == plain}
 
 
+def time_steps(run: training.Run, images: Tensor, labels: Tensor, count: int) -> float:
+    """Seconds a step, over `count` steps of training."""
+    started = wait(images.device)
+    losses = [training.train_step(run, images, labels) for _ in range(count)]
+    training.mean_loss(run, losses)
+    return (wait(images.device) - started) / count
+
+
+def find_pace(dataset: str, base: list[str], options: list[str], device: torch.device, rounds: int) -> dict[str, Any]:
+    """Seconds a step of the baseline and how many times as long a row's takes: median and quartiles over `rounds` turns."""
+    runs = []
+    for chosen in (base, [*base, *options]):
+        given = train_options(["--dataset", dataset, *chosen], device)
+        cli.set_up_gpu(given.deterministic)
+        count = 64 if device.type == "cuda" else 4  # batches; on a GPU each epoch begins with a wait for its order
+        runs.append((build(given, device), *made_up(given, count * given.batch, device)))
+    with torch._dynamo.config.patch(
+        automatic_dynamic_shapes=False
+    ):  # else the second is compiled for all sizes at once
+        for some in runs:
+            time_steps(*some, 3)  # compiles and warms up
+        counts = [max(1, round(0.5 / time_steps(*some, 2))) for some in runs]  # turns of half a second
+        turns = [[time_steps(*some, count) for some, count in zip(runs, counts, strict=True)] for _ in range(rounds)]
+    low, middle, high = statistics.quantiles([row / plain for plain, row in turns], n=4)
+    return {"base_seconds": statistics.median(plain for plain, _ in turns), "ratio": middle, "quartiles": [low, high]}
+
+
 def run(command: list[str]) -> tuple[float, str]:
     """Train in a process of its own; seconds it took, and its last words if it was refused (exit status not 0)."""
     started = perf_counter()
@@ -117,10 +150,10 @@ def judge(folder: Path, judged: Path, given: argparse.Namespace) -> dict[str, An
     return found | {"floor": floors["floor"], "floor_error": floors["floor_error"]} | how
 
 
-def fill(key: dict[str, Any], options: list[str], given: argparse.Namespace) -> dict[str, Any]:
+def fill(key: dict[str, Any], steps: int, options: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Train and measure one row with one seed."""
     folder = given.runs / f"{key['dataset']}-{key['minutes']:g}-{key['row'].replace(' ', '-')}-{key['seed']}"
-    task = (key["dataset"], key["minutes"], key["seed"], given.device)
+    task = (key["dataset"], steps, key["seed"], given.device)
     command = train_command(*task, folder, options)
     anywhere = train_command(*task, Path("runs", folder.name), options)  # where it lay is nobody's business
     shown = {"command": shlex.join(["python", "-m", "diffusion_edu", *anywhere])}
@@ -177,6 +210,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--list", action="store_true", help="show the rows and stop")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument(
+        "--rounds", type=int, default=15, help="turns in which a row's step is timed with the baseline's"
+    )
     options.add_argument("--device", default="auto")
     options.add_argument("--base", default="", help="options of `train` for all rows, in one string")
     options.add_argument("--samples", type=int, default=5000)
@@ -208,16 +244,40 @@ def main(arguments: list[str] | None = None) -> None:
         return
     table = json.loads(given.out.read_text()) if given.out.exists() else {"rows": []}
     place, base = describe(device), shlex.split(given.base)
-    start = train_command(given.dataset, given.minutes, 0, given.device, given.runs, base)
+    start = train_command(given.dataset, 1, 0, given.device, given.runs, base)
     same = equal_rows(rows, start, device)
-    shared = {"dataset": given.dataset, "minutes": given.minutes, "base": given.base, "card": place["card"]}
+    here = {"dataset": given.dataset, "base": given.base, "card": place["card"]}
+    shared = here | {"minutes": given.minutes}
+    paces = table.setdefault("paces", [])
+
+    def steps_of(name: str, options: list[str]) -> int:
+        """How many steps fit into the row's minutes; times the row where the table does not know it."""
+        asked = {"row": name} | here
+        if not any(matches(pace, asked) for pace in paces):
+            paces.append(asked | find_pace(given.dataset, base, options, device, given.rounds))
+            write_table(given.out, table)
+            torch.compiler.reset()  # the networks that were timed, whose memory `train` may want
+            if place["device"] == "cuda":
+                torch.cuda.empty_cache()
+        pace = next(pace for pace in paces if matches(pace, asked))
+        if name == "baseline":
+            return round(60 * given.minutes / pace["base_seconds"])
+        return max(1, round(steps_of("baseline", []) / pace["ratio"]))
+
     for seed in given.seeds:
         for name, options in rows.items():
             key = {"row": name, "seed": seed} | shared
             old = [row for row in table["rows"] if matches(row, key)]
             if any("refused" not in row for row in old):
                 continue
-            found = {"same_as": "baseline"} if name in same else fill(key, [*base, *options], given)
+            if name in same:
+                found = {"same_as": "baseline"}
+            else:
+                try:
+                    steps = steps_of(name, options) if settings([*start, *options], device) else 1
+                except (ValueError, MemoryError):
+                    steps = 1  # `train` says it better
+                found = fill(key, steps, [*base, *options], given)
             table["rows"] = [row for row in table["rows"] if row not in old] + [key | place | found]
             write_table(given.out, table)
             print(f"{name}, seed {seed}: {found.get('frechet', found.get('refused', 'as the baseline'))}", flush=True)

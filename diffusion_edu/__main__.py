@@ -219,7 +219,7 @@ def find_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     has_it = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # torch has no public name for it; bool() is False
     return "bfloat16" if device.type == "cpu" and has_it() else "float32"
 
@@ -248,8 +248,8 @@ def find_steps_to_train(options: argparse.Namespace, run: training.Run, images: 
     state = options.out / "state.safetensors"
     if options.steps is not None:
         return options.steps
-    if state.exists():
-        return training.saved_steps(state)
+    if parallel.first_says(state.exists(), images.device):
+        return parallel.first_says(training.saved_steps(state) if parallel.rank() == 0 else 0, images.device)
     started = perf_counter()
     fitting = max(100, math.floor(60 * options.minutes / training.seconds_a_step(run, images, labels)))
     steps = parallel.first_says(fitting, images.device)

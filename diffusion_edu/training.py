@@ -327,12 +327,16 @@ def gradients(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
     Raises MemoryError when not even one image fits.
     """
     while True:
+        mode = run.compile
         try:
             return accumulate(run, parts)
         except Exception as error:
             run.denoiser.zero_grad(set_to_none=True)
             if not make_room(run, error) and not do_without_compile(run, error):
                 raise
+        if mode in GRAPHS:
+            run.compiled = None
+            torch.compiler.reset()  # else the graph keeps the memory that was taken for it
         if parts[0].is_cuda:
             torch.cuda.empty_cache()  # here the error, and what it held, is gone
 
@@ -438,11 +442,11 @@ def fit(run: Run, images: Tensor, labels: Tensor, state: Path | None = None) -> 
     started, before, losses = perf_counter(), run.seconds, []
     while run.step < config.steps:
         losses.append(train_step(run, images, labels))
-        run.seconds = before + perf_counter() - started
         last = run.step == config.steps
         if run.step % config.log_every and not last:
             continue
         mean, losses = mean_loss(run, losses), []
+        run.seconds = before + perf_counter() - started  # a GPU is done only now
         if not isfinite(mean):
             raise FloatingPointError(f"loss or weights not finite at step {run.step}{last_good(state)}")
         run.log.append(Record(run.step, mean, config.rate_at(run.step - 1), run.seconds))

@@ -83,8 +83,13 @@ def test_ceilings_are_work_over_time(monkeypatch):
 
 @pytest.fixture
 def ledger(tmp_path, monkeypatch):
-    """A ledger whose training and judging are made up, and its options; `calls` lists what was trained."""
+    """A ledger whose timing, training and judging are made up, and its options; `calls` lists what was trained."""
     calls = []
+
+    def find_pace(dataset, base, options, device, rounds):
+        return {"base_seconds": 0.02, "ratio": 1.25 if options else 1.01, "quartiles": [1.0, 1.5]}
+
+    monkeypatch.setattr(training_ledger, "find_pace", find_pace)
 
     def run(command):
         calls.append(command)
@@ -112,22 +117,55 @@ def ledger(tmp_path, monkeypatch):
     return out, options, calls
 
 
-def test_the_ledger_goes_on_where_it_was_stopped(ledger, capsys):
+def test_the_ledger_goes_on_where_it_was_stopped(ledger, monkeypatch, capsys):
     out, options, calls = ledger
     training_ledger.main([*options, "--seeds", "0"])
     assert [c[c.index("--target") + 1] if "--target" in c else None for c in calls] == [None, "eps"]
+    # six seconds hold 300 steps of 0.02 s, and 240 that take a quarter longer
+    assert [c[c.index("--steps") + 1] for c in calls] == ["300", "240"] and "--minutes" not in calls[0]
     rows = {row["row"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows["target v"]["same_as"] == "baseline"
     assert "this build's `train` does not know it: unrecognized arguments: --magic 1" in rows["magic 1"]["refused"]
     base = rows["baseline"]
     assert (base["images_seen"], base["loss"], base["wall_seconds"], base["parameters"]) == (40, 0.5, 3.0, 3)
-    assert base["command"].startswith("python -m diffusion_edu train --dataset mnist --minutes 0.1 --seed 0")
+    assert base["command"].startswith("python -m diffusion_edu train --dataset mnist --steps 300 --seed 0")
     assert "--out runs/mnist-0.1-baseline-0" in base["command"]  # no folder of the machine that made the table
     assert base["driver"] is None and "torch" in base["versions"]
 
+    assert [pace["row"] for pace in json.loads(out.read_text())["paces"]] == ["baseline", "target eps"]
+
+    monkeypatch.delattr(training_ledger, "find_pace")  # each is timed once
     training_ledger.main([*options, "--seeds", "0", "1"])
     assert len(calls) == 4 and len(json.loads(out.read_text())["rows"]) == 8  # the refused one is asked again
     assert "baseline" in capsys.readouterr().out
+
+
+def test_a_row_is_timed_in_turn_with_the_baseline(monkeypatch):
+    """A machine that slows down by half from turn to turn tells nothing against the row that is timed in it."""
+    turns, counts = [], []
+
+    def time_steps(run, images, labels, count):
+        counts.append(count)
+        turns.append(run.config.batch)
+        slow = (
+            2 ** ((len(turns) - 5) // 2) if len(turns) > 4 else 1
+        )  # after one pair to warm up and one to size the turns
+        return slow * (0.1 if run.config.batch == 2 else 0.3)
+
+    monkeypatch.setattr(training_ledger, "time_steps", time_steps)
+    base = ["--channels", "8", "--batch", "2"]
+    found = training_ledger.find_pace("mnist", base, ["--batch", "4"], CPU, rounds=5)
+    assert turns == [2, 4] * 7 and counts == [3, 3, 2, 2, *[5, 2] * 5]  # half a second: 5 steps of 0.1 s, 2 of 0.3 s
+    assert found["ratio"] == pytest.approx(3) and found["quartiles"] == pytest.approx([3, 3])
+    assert found["base_seconds"] == pytest.approx(0.4)
+
+
+def test_timed_steps_train(monkeypatch):
+    options = throughput.train_options(["--channels", "8", "--batch", "2"], CPU)
+    run, (images, labels) = throughput.build(options, CPU), throughput.made_up(options, 4, CPU)
+    now = iter([10.0, 16.0])
+    monkeypatch.setattr(training_ledger, "wait", lambda device: next(now))
+    assert training_ledger.time_steps(run, images, labels, 3) == 2.0 and run.step == 3
 
 
 def test_what_train_itself_refuses_is_noted_and_tried_again(ledger, monkeypatch):
@@ -155,7 +193,7 @@ def test_rows_are_chosen_by_name_or_first_word(capsys):
 @pytest.mark.parametrize("dataset", training.RECIPES)
 def test_only_rows_that_change_something_are_trained(dataset):
     rows, cpu = training_ledger.changes(dataset, CPU), CPU
-    start = training_ledger.train_command(dataset, 1, 0, "cpu", training_ledger.RUNS, [])
+    start = training_ledger.train_command(dataset, 100, 0, "cpu", training_ledger.RUNS, [])
     assert all(training_ledger.settings([*start, *options], cpu) for options in rows.values()), (
         "this build knows them all"
     )

@@ -450,6 +450,7 @@ def test_nothing_in_a_step_looks_at_a_value(monkeypatch, choices, target):
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for determinism; cuBLAS looks once, at its first product
 
 
 @pytest.mark.gpu
@@ -468,8 +469,7 @@ def test_a_gpu_never_stops_the_host_in_a_step():
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_run_on_a_gpu_continues_bit_for_bit_where_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def test_a_run_on_a_gpu_continues_bit_for_bit_where_asked_to(tmp_path):
     torch.use_deterministic_algorithms(True)
     try:
         config, images, labels = replace(CONFIG, precision="bfloat16"), IMAGES.cuda(), LABELS.cuda()
@@ -564,6 +564,15 @@ def test_a_compiled_network_that_once_worked_may_not_fail(monkeypatch):
     with pytest.raises(RuntimeError, match="device-side assert"):
         finish(new_run(replace(CONFIG, compile="default")))
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize(("mode", "forgotten"), [("reduce-overhead", 1), ("default", 0)])
+def test_a_graph_gives_back_the_memory_that_ran_out(monkeypatch, capsys, mode, forgotten):
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append("reset"))
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: too_large(CONFIG.batch // 2))
+    finish(run := new_run(replace(CONFIG, compile=mode)))
+    assert len(resets) == forgotten and run.at_once == CONFIG.batch // 2 and run.step == CONFIG.steps
 
 
 def test_a_batch_in_parts_is_not_replayed(monkeypatch):
