@@ -382,6 +382,39 @@ def share_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float
     return (centre - half if hits else 0.0), (centre + half if hits < n else 1.0)  # at the ends without rounding
 
 
+class Ratio(NamedTuple):
+    """How many times the baseline's value, and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def compare_rows(baseline: list[float], rows: dict[str, list[float]], level: float = 0.95) -> dict[str, Ratio]:
+    """Each row's value over the baseline's (geometric means), with intervals that all hold at once with probability `level`.
+
+    One positive value for each seed, at least two for the baseline. Logarithms are taken as normal, with one deviation for
+    all rows that is estimated from all together; Student's t at a level shared among the rows (Bonferroni) does the rest.
+    Raises ValueError for other values.
+    """
+    from scipy.stats import t as student  # lazily: half a second
+
+    groups = [baseline, *rows.values()]
+    if len(baseline) < 2 or not rows or not all(groups) or min(map(min, groups)) <= 0:
+        raise ValueError(
+            f"need positive values, two or more for the baseline and one or more for each row, got {groups}"
+        )
+    logs = [[log(value) for value in group] for group in groups]
+    means, free = [sum(group) / len(group) for group in logs], sum(len(group) - 1 for group in logs)
+    squares = sum((value - mean) ** 2 for group, mean in zip(logs, means, strict=True) for value in group)
+    reach = student.ppf(1 - (1 - level) / (2 * len(rows)), free) * sqrt(squares / free)
+    found = {}
+    for name, group, mean in zip(rows, logs[1:], means[1:], strict=True):
+        half = reach * sqrt(1 / len(group) + 1 / len(baseline))
+        found[name] = Ratio(*(exp(mean - means[0] + shift) for shift in (0, -half, half)))
+    return found
+
+
 def classification_accuracy_score(
     images: Tensor, labels: Tensor, test: Dataset, epochs: int = 10, batch: int = 64, seed: int = 0
 ) -> float:

@@ -86,7 +86,7 @@ def ledger(tmp_path, monkeypatch):
     """A ledger whose timing, training and judging are made up, and its options; `calls` lists what was trained."""
     calls = []
 
-    def find_pace(dataset, base, options, device, rounds):
+    def find_pace(dataset, options, device, rounds):
         return {"base_seconds": 0.02, "ratio": 1.25 if options else 1.01, "quartiles": [1.0, 1.5]}
 
     monkeypatch.setattr(training_ledger, "find_pace", find_pace)
@@ -153,11 +153,23 @@ def test_a_row_is_timed_in_turn_with_the_baseline(monkeypatch):
         return slow * (0.1 if run.config.batch == 2 else 0.3)
 
     monkeypatch.setattr(training_ledger, "time_steps", time_steps)
-    base = ["--channels", "8", "--batch", "2"]
-    found = training_ledger.find_pace("mnist", base, ["--batch", "4"], CPU, rounds=5)
+    monkeypatch.setitem(training.RECIPES, "mnist", training.RECIPES["mnist"] | {"channels": (8,), "batch": 2})
+    found = training_ledger.find_pace("mnist", ["--batch", "4"], CPU, rounds=5)
     assert turns == [2, 4] * 7 and counts == [3, 3, 2, 2, *[5, 2] * 5]  # half a second: 5 steps of 0.1 s, 2 of 0.3 s
     assert found["ratio"] == pytest.approx(3) and found["quartiles"] == pytest.approx([3, 3])
     assert found["base_seconds"] == pytest.approx(0.4)
+
+
+def test_an_unsteady_pace_is_taken_again(monkeypatch):
+    calls, ratios = [], iter([1, 3] * 5 + [2, 2.3] * 5 + [1, 2] * 5)  # none is steady: the best of three is kept
+
+    def time_steps(run, images, labels, count):
+        calls.append(count)
+        return 1.0 if len(calls) <= 4 or len(calls) % 2 else next(ratios)
+
+    monkeypatch.setattr(training_ledger, "time_steps", time_steps)
+    found = training_ledger.find_pace("mnist", ["--target", "x0"], CPU, rounds=10)
+    assert len(calls) == 4 + 3 * 20 and found["quartiles"] == pytest.approx([2, 2.3])
 
 
 def test_timed_steps_train(monkeypatch):

@@ -550,3 +550,22 @@ def test_samples_that_were_asked_for_nothing_have_no_accuracy():
     labelled, plain = real.measure(x, torch.zeros(20, dtype=torch.int64)), real.measure(x)
     assert labelled == {"accuracy": labelled["accuracy"], "accuracy_error": labelled["accuracy_error"]} | plain
     assert "accuracy" not in plain
+
+
+@pytest.mark.parametrize(
+    ("baseline", "rows"),
+    [([1.0], {"a": [1.0]}), ([1.0, 2.0], {}), ([1.0, 2.0], {"a": []}), ([1.0, 0.0], {"a": [1.0]})],
+)
+def test_rows_without_values_are_not_compared(baseline, rows):
+    with pytest.raises(ValueError, match="positive values, two or more for the baseline and one or more for each row"):
+        metrics.compare_rows(baseline, rows)
+
+
+def test_one_deviation_is_shared_by_all_rows():
+    """A row with one seed borrows its spread from the others, and more rows make each interval wider."""
+    baseline, alike, single = [1.0, 1.1, 0.9], [2.0, 2.2, 1.8], [2.0]
+    two = metrics.compare_rows(baseline, {"alike": alike, "single": single})
+    one = metrics.compare_rows(baseline, {"alike": alike})
+    widths = [found.high / found.low for found in (two["single"], two["alike"], one["alike"])]
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) == 3
+    assert metrics.compare_rows(baseline, {"alike": alike}, level=0.5)["alike"].low > one["alike"].low

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.losses import denoising_loss, loss_weight, target_value, x0_factor
+from diffusion_edu.metrics import compare_rows
 from diffusion_edu.networks import UNet
 from diffusion_edu.networks.unet import ResidualBlock
 from diffusion_edu.optimizers import orthogonalise
@@ -397,6 +398,34 @@ def test_the_rate_rises_and_falls():
         assert config.rate_at(k) == pytest.approx(2e-3 * min(rise, fall), rel=1e-12)
     assert config.rate_at(999) < 1e-7 and config.rate_at(525) == pytest.approx(1e-3, rel=1e-9)
     assert config.rate_at(200) != pytest.approx(2e-3 * (1 + np.cos(np.pi * 200 / 1000)) / 2, rel=1e-2)
+
+
+# the ledger
+
+
+@equation(
+    "eq-training-told-apart",
+    method="monte carlo",
+    tolerance="2,000 ledgers without a difference: at most 5 % may find one, plus three standard errors; 1e-9 against scipy",
+)
+def test_no_ledger_finds_what_is_not_there_too_often():
+    from scipy.stats import ttest_ind
+
+    draw, alarms, naive, worlds = np.random.default_rng(0), 0, 0, 2000
+    for _ in range(worlds):
+        base = np.exp(1 + 0.1 * draw.standard_normal(6))
+        rows = {str(k): np.exp(1 + 0.1 * draw.standard_normal(3)) for k in range(20)}
+        alarms += any(
+            not r.low < 1 < r.high for r in compare_rows(list(base), {k: list(v) for k, v in rows.items()}).values()
+        )
+        naive += any(abs(v.mean() - base.mean()) > 2 * v.std(ddof=1) for v in rows.values())  # the rule by eye
+    assert alarms / worlds < 0.05 + 3 * sqrt(0.05 * 0.95 / worlds)
+    assert naive / worlds > 0.5
+    left, right = [3.0, 4.0, 4.5], [5.0, 7.0]
+    exact = ttest_ind(np.log(right), np.log(left)).confidence_interval(0.95)
+    found = compare_rows(left, {"row": right})["row"]
+    assert np.log(found[1:]) == pytest.approx([exact.low, exact.high], rel=1e-9)
+    assert found.value == pytest.approx(sqrt(35) / 54 ** (1 / 3), rel=1e-12)
 
 
 # the speed of a step
