@@ -114,22 +114,18 @@ def find_pace(dataset: str, options: list[str], device: torch.device, rounds: in
     Where the quartiles are 10 % apart or more, something else was running: it is measured again, up to three times.
     """
     runs = []
-    for chosen in ([], options):
-        given = train_options(["--dataset", dataset, *chosen], device)
+    for some in ([], options):
+        given = train_options(["--dataset", dataset, *some], device)
         cli.set_up_gpu(given.deterministic)
         count = 64 if device.type == "cuda" else 4  # batches; on a GPU each epoch begins with a wait for its order
         runs.append((build(given, device), *made_up(given, count * given.batch, device)))
-    with torch._dynamo.config.patch(
-        automatic_dynamic_shapes=False
-    ):  # else the second is compiled for all sizes at once
-        for some in runs:
-            time_steps(*some, 3)  # compiles and warms up
-        counts = [max(1, round(0.5 / time_steps(*some, 2))) for some in runs]  # turns of half a second
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=False):  # the second is not to be compiled for all sizes
+        for each in runs:
+            time_steps(*each, 3)  # compiles and warms up
+        turn = [(*each, max(1, round(0.5 / time_steps(*each, 2)))) for each in runs]  # of half a second each
         found = []
         while len(found) < 3 and not (found and steadiest(found)["spread"] < 0.1):
-            turns = [
-                [time_steps(*some, count) for some, count in zip(runs, counts, strict=True)] for _ in range(rounds)
-            ]
+            turns = [[time_steps(*each) for each in turn] for _ in range(rounds)]
             low, ratio, high = statistics.quantiles([row / plain for plain, row in turns], n=4)
             seconds = statistics.median(plain for plain, _ in turns)
             found.append({"base_seconds": seconds, "ratio": ratio, "quartiles": [low, high], "spread": high / low - 1})
@@ -251,6 +247,8 @@ def chosen(rows: dict[str, list[str]], names: list[str] | None) -> dict[str, lis
 def main(arguments: list[str] | None = None) -> None:
     """Fill the ledger run by run."""
     given = parser().parse_args(arguments)
+    if given.rounds < 2:
+        raise SystemExit(f"--rounds must be at least 2, got {given.rounds}")
     device = cli.find_device(given.device)
     rows = chosen(changes(given.dataset, device), given.rows)
     if given.list:

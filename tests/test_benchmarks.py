@@ -197,6 +197,8 @@ def test_rows_are_chosen_by_name_or_first_word(capsys):
     ]  # fmt: skip
     with pytest.raises(SystemExit, match="unknown row 'colour'; known: baseline, target eps"):
         training_ledger.chosen(rows, ["colour"])
+    with pytest.raises(SystemExit, match="--rounds must be at least 2, got 1"):
+        training_ledger.main(["--list", "--rounds", "1"])
     training_ledger.main(["--list", "--rows", "channels"])
     widths = [8 * round(0.5 * width / 8) for width in training.RECIPES["mnist"]["channels"]]
     assert capsys.readouterr().out.splitlines()[0].split("--channels ")[1] == " ".join(map(str, widths))
