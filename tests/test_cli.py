@@ -484,7 +484,9 @@ def test_precision_is_chosen_by_the_device(monkeypatch):
     options = cli.parser().parse_args(["train", "--batch", "8"])
     config = cli.train_config(options, cpu)
     assert (config.batch, config.precision, config.compile, config.channels_last) == (8, "float32", "off", False)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert cli.find_precision("auto", torch.device("cuda")) == "float32"  # a card that would only emulate it
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     config = cli.train_config(options, torch.device("cuda"))
     assert (config.precision, config.compile, config.channels_last) == ("bfloat16", "default", True)
     options = cli.parser().parse_args(["train", "--compile", "reduce-overhead", "--no-channels-last"])
