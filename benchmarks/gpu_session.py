@@ -10,13 +10,12 @@ the same command goes on with them, and skips what was done, also with another f
     smoke         outcome of the tests marked `gpu`                                                   240
     throughput    images a second, FLOP utilisation, idle share, peak memory                          200
     mnist         a U-Net, 60 s of training, and 10,000 samples of it                                 130
-    classifier    the judge of CIFAR-10 samples (aim: 94 % of the test split)                         150
     cifar10       a U-Net, 4 minutes of training, 10,000 samples, bits a dimension, a grid            480
     ledger        one change at a time, 24 s a run, one seed, as far as the time reaches              600
-    peers         other libraries for 2 minutes each, where they are installed                        900
+    peers         other libraries for 2 minutes each, and steps of their networks of our size         900
 
 Samples are judged later, where there is time and no GPU: `evaluate --checkpoint FOLDER/NAME --drawn
-FOLDER/NAME/ancestral.npz`, photographs with `--judge FOLDER/cifar10-classifier`, the one that will be published. Then
+FOLDER/NAME/ancestral.npz`. Then
 `--publish FOLDER` puts the networks of the unpacked archive among the project's checkpoints, and CIFAR-10's film beside the
 measured tables.
 
@@ -48,15 +47,14 @@ import numpy as np
 import torch
 
 from benchmarks import training_film
-from benchmarks.machine import describe
 from diffusion_edu import __main__ as cli
-from diffusion_edu import checkpoints, data
+from diffusion_edu import checkpoints, data, judges
+from diffusion_edu.machine import describe
 
 PIECE = 15_000_000
 BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
 PUBLISHED = {
     "mnist-unet": "mnist-unet-gpu",
-    "cifar10-classifier": "cifar10-classifier",
     "cifar10-unet": "cifar10-unet",
 }  # name in the archive -> name among the checkpoints
 FILM = training_film.OUT.with_name("cifar10_film.json")
@@ -79,8 +77,8 @@ def throughput_options(given: argparse.Namespace) -> list[str]:
 
 def steps(given: argparse.Namespace) -> list[Step]:
     """All steps in order of value, writing below the first folder."""
-    names = ("cifar10-classifier", "mnist-unet", "cifar10-unet", "ledger-runs", "tables")
-    judge, mnist, cifar, runs, tables = (shlex.quote(str(given.work / name)) for name in names)
+    names = ("mnist-unet", "cifar10-unet", "ledger-runs", "tables")
+    mnist, cifar, runs, tables = (shlex.quote(str(given.work / name)) for name in names)
     edu, on = "-m diffusion_edu", f"--device {given.device}"
     train = f"{edu} train {on} --samples 0 --dataset"
     draw = f"{edu} sample {on} --samples {given.samples} --batch 1000 --checkpoint"
@@ -99,7 +97,6 @@ def steps(given: argparse.Namespace) -> list[Step]:
             f"{train} mnist --minutes {given.mnist_minutes:g} --out {mnist} {given.mnist}",
             f"{draw} {mnist} --out {mnist}/ancestral.npz",
         ),
-        "classifier": (150, f"{edu} train-classifier {on} --dataset cifar10 --out {judge} {given.classifier}"),
         "cifar10": (
             480,
             f"{train} cifar10 --minutes {given.cifar_minutes:g} --out {cifar} {given.cifar}",
@@ -116,6 +113,7 @@ def steps(given: argparse.Namespace) -> list[Step]:
             900,
             f"-m benchmarks.peers_training {on} --minutes 2 --samples 2000 --evaluations 50 "
             f"--options={shlex.quote(given.mnist)} --out {tables}/peers_training.json {given.peers}",
+            f"-m benchmarks.matched_throughput {on} --batch 512 --out {tables}/matched_throughput.json",
         ),
     }
     return [Step(name, limit, [shlex.split(each) for each in commands]) for name, (limit, *commands) in texts.items()]
@@ -175,15 +173,13 @@ def gather(work: Path, results: Path, account: dict[str, object]) -> None:
 def publish(folder: Path, checkpoint_folder: Path = cli.CHECKPOINTS, film: Path = FILM) -> None:
     """Take over the networks of an unpacked archive, their manifests with the card, and the film of CIFAR-10's.
 
-    Raises ValueError, with nothing written, where a network is missing, or was not judged by the judges to be published.
+    Raises ValueError, with nothing written, where a network is missing, or was not judged by the committed judge.
     """
     machine = {k: v for k, v in json.loads((folder / "session.json").read_text()).items() if k != "steps"}
     manifests = {name: checkpoints.load_network(folder / name)[1] for name in PUBLISHED}
-    judged_by = {
-        "mnist-unet": checkpoints.read_manifest(cli.CHECKPOINTS / "mnist-classifier")["sha256"],
-        "cifar10-unet": manifests["cifar10-classifier"]["sha256"],
-    }
-    for name, digest in judged_by.items():
+    for name in PUBLISHED:
+        judge = judges.find_judge(manifests[name]["dataset"]["name"]).folder
+        digest = checkpoints.read_manifest(cli.CHECKPOINTS / judge)["sha256"]
         if not any(figures["classifier"] == digest for figures in manifests[name]["metrics"][-1:]):
             raise ValueError(f"{folder / name} must be judged by the classifier {digest[:12]}… last, by `evaluate`")
     for name, place in PUBLISHED.items():
@@ -260,7 +256,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--mnist-minutes", type=float, default=1)
     options.add_argument("--cifar", default="", help="options of `train` for CIFAR-10, in one string")
     options.add_argument("--cifar-minutes", type=float, default=4)
-    options.add_argument("--classifier", default="", help="options of `train-classifier`, in one string")
     options.add_argument("--ledger", default="", help="options of the ledger, such as its --rows, in one string")
     options.add_argument("--peers", default="", help="options of the comparison with other libraries, in one string")
     options.add_argument("--samples", type=int, default=10_000, help="drawn from each network to be measured")

@@ -41,9 +41,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.machine import describe, write_table
+from benchmarks.tables import write_table
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, data, metrics
+from diffusion_edu.machine import describe
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "peers_training.json"
 INSTALL = {

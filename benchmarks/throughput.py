@@ -32,10 +32,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench import Written
-from benchmarks.machine import describe, write_table
+from benchmarks.tables import write_table
 from diffusion_edu import __main__ as cli
 from diffusion_edu import training
 from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.machine import describe
 from diffusion_edu.networks import UNet
 from diffusion_edu.schedules import make_schedule
 
@@ -63,7 +64,7 @@ def fastest(work: Callable[[], object], device: torch.device, repetitions: int =
 def ceilings(device: torch.device) -> dict[str, Any]:
     """Measured rates of one large matrix product, in the number format that `train` picks here, and of one large copy."""
     gpu = device.type == "cuda"
-    size, dtype = 8192 if gpu else 1024, getattr(torch, cli.find_precision("auto", device))
+    size, dtype = 8192 if gpu else 1024, getattr(torch, training.find_precision("auto", device))
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     product = fastest(lambda: left @ right, device)
     source = torch.randn(2**28 if gpu else 2**24, device=device)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe
 from diffusion_edu import __main__ as cli
 from diffusion_edu.checkpoints import read_manifest, write_atomically, write_json
+from diffusion_edu.machine import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "data" / "measured" / "training_film.json"
@@ -33,7 +33,7 @@ def read_log(path: Path) -> dict[str, list]:
 def gather(run: Path, command: list[str], out: Path | None = None, machine: dict[str, Any] | None = None) -> None:
     """Write what a finished run, trained by `train` with the options `command` and evaluated, left in its folder.
 
-    out: the table, OUT if None. machine: where it was trained, if not here.
+    out: the table, OUT if None. machine: where it was trained, if the manifest does not say it and it was not here.
     """
     out = out or OUT
     manifest = read_manifest(run)
@@ -44,7 +44,7 @@ def gather(run: Path, command: list[str], out: Path | None = None, machine: dict
         "training": manifest["training"],
         "seconds": manifest["wall_seconds"],
         "judged": manifest["metrics"][-1],
-        "machine": machine or describe(torch.device(manifest["training"]["device"])),
+        "machine": machine or manifest.get("machine") or describe(torch.device(manifest["training"]["device"])),
         "log": read_log(run / "log.csv"),
     }
     write_atomically(out.with_suffix(".npz"), (run / "film.npz").read_bytes())

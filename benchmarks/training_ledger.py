@@ -29,10 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import describe, write_table
+from benchmarks.tables import write_table
 from benchmarks.throughput import build, made_up, train_options, wait
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, training
+from diffusion_edu.machine import describe
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "measured" / "training_ledger.json"
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "ledger"
@@ -117,7 +118,7 @@ def find_pace(dataset: str, options: list[str], device: torch.device, rounds: in
     for some in ([], options):
         given = train_options(["--dataset", dataset, *some], device)
         cli.set_up_gpu(given.deterministic)
-        count = 64 if device.type == "cuda" else 4  # batches; on a GPU each epoch begins with a wait for its order
+        count = 64 if device.type == "cuda" else 4  # batches; each epoch begins with shuffling its order
         runs.append((build(given, device), *made_up(given, count * given.batch, device)))
     with torch._dynamo.config.patch(automatic_dynamic_shapes=False):  # the second is not to be compiled for all sizes
         for each in runs:
@@ -250,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.rounds < 2:
         raise SystemExit(f"--rounds must be at least 2, got {given.rounds}")
     device = cli.find_device(given.device)
+    given.device = str(device)  # what `train` shall use, or refuse: never another
     rows = chosen(changes(given.dataset, device), given.rows)
     if given.list:
         print("\n".join(f"{name:24} {shlex.join(options)}" for name, options in rows.items()))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import describe
 from diffusion_edu import data, training
 from diffusion_edu.checkpoints import write_json
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.losses import denoising_loss, spread_times
+from diffusion_edu.machine import describe
 from diffusion_edu.networks import UNet
 from diffusion_edu.networks.unet import without
 from diffusion_edu.schedules import Cosine

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffusion_edu import checkpoints, data, film, judges, metrics, parallel, samplers, training
+from diffusion_edu import checkpoints, data, film, judges, machine, metrics, parallel, samplers, training
 from diffusion_edu.denoisers import Denoiser, DenoiserFunction
 from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     classifier = commands.add_parser("train-classifier", help="train the classifier that judges a data set's samples")
     classifier.add_argument("--dataset", default="mnist", help=", ".join(judges.JUDGES))
     classifier.add_argument("--out", type=Path, required=True)
-    classifier.add_argument("--epochs", type=int, help="(default 10, cifar10: 40)")
+    classifier.add_argument("--epochs", type=int, help="(default 10, cifar10: 32)")
     classifier.add_argument("--batch", type=int, help="(default 128, cifar10: 512)")
     classifier.add_argument("--images", type=int, help="train on the first so many images only")
 
@@ -198,37 +198,39 @@ def parser() -> argparse.ArgumentParser:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, "auto" for the best there is. Raises ValueError when it is unknown or absent."""
+    """The device of that name, "auto" for the best there is.
+
+    A GPU must add one number before it is believed in. One that cannot is done without, with a line on standard error, if
+    "auto" found it. Raises ValueError when a device is unknown or absent, or was asked for and cannot compute.
+    """
     available = ["cpu"]
     if torch.cuda.is_available():
         available.insert(0, "cuda")
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
-    if name == "auto":
-        return torch.device(available[0])
-    if name.split(":")[0] not in available:
+    if name != "auto" and name.split(":")[0] not in available:
         raise ValueError(f"unknown or absent device {name!r}; here: {', '.join(available)}")
+    wanted = available[0] if name == "auto" else name
     try:
-        return torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; here: {', '.join(available)}") from None
-
-
-def find_precision(name: str, device: torch.device) -> str:
-    """The number format asked for; for "auto" bfloat16 where the device has instructions for it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    has_it = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # torch has no public name for it; bool() is False
-    return "bfloat16" if device.type == "cpu" and has_it() else "float32"
+        device = torch.device(wanted)
+        if (
+            device.type == "cuda" and "WORLD_SIZE" not in os.environ
+        ):  # `parallel.start` gives torchrun's processes theirs
+            torch.ones(1, device=device).sum().item()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if name != "auto" or isinstance(error, torch.OutOfMemoryError):  # that passes
+            raise ValueError(f"device {wanted!r} cannot be used: {reason}; here: {', '.join(available)}") from None
+        training.say(f"{wanted} cannot be used, the CPU does it: {reason}")
+        return torch.device("cpu")
+    return device
 
 
 def train_config(options: argparse.Namespace, device: torch.device) -> training.TrainConfig:
     """The configuration that the options ask for, completed by the data set's recipe and for the device."""
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(training.TrainConfig) if f.name in options}
     on_gpu = device.type == "cuda"
-    fields["precision"] = find_precision(options.precision, device)
+    fields["precision"] = training.find_precision(options.precision, device)
     if options.compile == "auto":
         fields["compile"] = "default" if on_gpu else "off"
     fields["channels_last"] = on_gpu if options.channels_last is None else options.channels_last
@@ -277,8 +279,7 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)  # the weights' first values
     denoiser = Denoiser(UNet(**network), make_schedule(options.schedule), options.target).to(device)
     if parallel.rank() == 0:
-        checkpoints.write_atomically(options.out / ".writable", b"")  # better now than after hours
-        (options.out / ".writable").unlink()
+        check_writable(options.out)
 
     run = training.Run(denoiser, train_config(options, device))
     run.config = replace(run.config, steps=find_steps_to_train(options, run, images, labels))
@@ -302,7 +303,7 @@ def train(options: argparse.Namespace) -> None:
     first = parallel.rank() == 0
     parallel.stop()  # what follows is for the first alone, and the others need not wait
     if first:
-        finish(run, options.out, network, facts, options.half)
+        finish(run, options.out, network, facts | {"machine": machine.describe(device)}, options.half)
         judge_trained(options.out, options.samples, device)
 
 
@@ -696,7 +697,7 @@ def ode_route(denoiser: Denoiser, images: Tensor, y: Tensor | None, options: arg
     Each image has one Hutchinson probe; the first 16 have `--probes` of them, and are measured again on coarser and finer
     grids ("convergence"). `probe_spread` is the deviation between two probes of one image.
     """
-    denoiser.clip = None  # a clipped estimate has no density
+    denoiser.clip = None  # the density of the network itself
     generator, dims = torch.Generator().manual_seed(options.seed), images[0].numel()
     t_min = torch.tensor(denoiser.schedule.t_min, dtype=torch.float64)
 
@@ -831,17 +832,33 @@ def train_variance(options: argparse.Namespace) -> None:
     print((options.out / "manifest.json").read_text())
 
 
+def check_writable(folder: Path) -> None:
+    """Raise ValueError when no file can be written there: better before the work than after it."""
+    checkpoints.write_atomically(folder / ".writable", b"")
+    (folder / ".writable").unlink()
+
+
+def follow(epochs: int, losses: Iterator[tuple[int, float]], out: Path) -> float:
+    """Go through a training of some epochs, each a printed line and one of log.csv; the seconds it took."""
+    check_writable(out)
+    lines, started, seconds = ["epoch,loss,seconds"], perf_counter(), 0.0
+    for epoch, loss in losses:
+        seconds = perf_counter() - started
+        lines.append(f"{epoch},{loss:.6g},{seconds:.1f}")
+        checkpoints.write_atomically(out / "log.csv", "\n".join([*lines, ""]).encode())
+        print(f"epoch {epoch} of {epochs}: loss {loss:.4f}, {seconds:.0f} s", flush=True)
+    return seconds
+
+
 def train_classifier(options: argparse.Namespace) -> None:
     """Train a data set's judge and write it with its measured test accuracy."""
     judge, device = judges.find_judge(options.dataset), find_device(options.device)
     train_set, test_set = data.load(options.dataset, "train"), data.load(options.dataset, "test")
     images, labels = (part[: options.images].to(device) for part in (train_set.images, train_set.labels))
     torch.manual_seed(options.seed)
-    net, started = judge.network().to(device), perf_counter()
+    net = judge.network().to(device)
     recipe = {"epochs": options.epochs or judge.epochs, "batch": options.batch or judge.batch, "seed": options.seed}
-    for epoch, loss in judge.fit(net, images, labels, **recipe):
-        print(f"epoch {epoch} of {recipe['epochs']}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
-    seconds = perf_counter() - started
+    seconds = follow(recipe["epochs"], judge.fit(net, images, labels, **recipe), options.out)
     stored = net.eval().half() if judge.halved else net.eval()
     _, seen = metrics.judge(deepcopy(stored).float(), data.to_float(test_set.images))
     checkpoints.save(
@@ -850,6 +867,7 @@ def train_classifier(options: argparse.Namespace) -> None:
         {"class": judge.network.__name__, "arguments": {}},
         dataset={"name": train_set.name, "split": "train", "images": len(images), "sha256": train_set.sha256},
         training=recipe | {"threads": torch.get_num_threads(), "device": str(device)},
+        machine=machine.describe(device),
         wall_seconds=seconds,
         test_accuracy=float((seen == test_set.labels).double().mean()),
         test_images=len(test_set),
@@ -882,12 +900,10 @@ def train_noisy_classifier(options: argparse.Namespace) -> None:
         make_schedule(options.schedule),
     )
     torch.manual_seed(options.seed)
-    net, started = NoisyClassifier(), perf_counter()
+    net = NoisyClassifier()
     recipe = {name: getattr(options, name) for name in ("epochs", "batch", "seed")}
     rounds = training.fit_noisy_classifier(net, schedule, images, labels, **recipe)
-    for epoch, loss in rounds:
-        print(f"epoch {epoch} of {options.epochs}: loss {loss:.4f}, {perf_counter() - started:.0f} s", flush=True)
-    seconds = perf_counter() - started
+    seconds = follow(options.epochs, rounds, options.out)
     checkpoints.save(
         options.out,
         net,
@@ -907,15 +923,11 @@ def train_vae(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     train_set, test_set = data.load("mnist", "train"), data.load("mnist", "test")
     images = train_set.images[: options.images].to(device)
-    checkpoints.write_atomically(options.out / "log.csv", b"epoch,loss,seconds\n")  # better now than after minutes
     torch.manual_seed(options.seed)  # the weights' first values
     network = {"latent": options.latent, "width": options.width}
-    net, started, rows = VAE(**network).to(device), perf_counter(), []
+    net = VAE(**network).to(device)
     recipe = {name: getattr(options, name) for name in ("epochs", "batch", "rate", "seed")}
-    for epoch, loss in training.fit_vae(net, images, **recipe):
-        rows.append(f"{epoch},{loss:.6g},{perf_counter() - started:.1f}")
-        print(f"epoch {epoch} of {options.epochs}: {loss:.2f} nats, {perf_counter() - started:.0f} s", flush=True)
-    seconds = perf_counter() - started
+    seconds = follow(options.epochs, training.fit_vae(net, images, **recipe), options.out)
     generator = torch.Generator().manual_seed(options.seed)
     measured = measure_elbo(net.eval(), test_set.images.to(device), generator)
     checkpoints.save(
@@ -927,7 +939,6 @@ def train_vae(options: argparse.Namespace) -> None:
         wall_seconds=seconds,
         test=measured,
     )
-    checkpoints.write_atomically(options.out / "log.csv", "\n".join(["epoch,loss,seconds", *rows, ""]).encode())
     print("\n".join(f"{key:24} {value}" for key, value in measured.items()))
 
 

@@ -66,4 +66,4 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def first_says(value: int, device: torch.device) -> int:
     """The value that process 0 holds."""
-    return int(total(torch.tensor(value if rank() == 0 else 0, device=device)))
+    return int(total(torch.tensor(int(value) if rank() == 0 else 0, device=device)))  # a bool has another size

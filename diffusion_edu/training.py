@@ -45,6 +45,16 @@ CHOICES = {
 GRAPHS = ("reduce-overhead", "max-autotune")  # modes of compile that record a GPU's kernels and replay them
 
 
+def find_precision(name: str, device: torch.device) -> str:
+    """The number format asked for; for "auto" bfloat16 where the device has instructions for it, else float32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    has_it = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # torch has no public name for it; bool() is False
+    return "bfloat16" if device.type == "cpu" and has_it() else "float32"
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """What a run does. steps: optimizer steps in all; batch: images a step; rate: the optimizer's peak learning rate.
@@ -268,7 +278,10 @@ def saved_steps(path: Path) -> int:
 @lru_cache(maxsize=2)
 def epoch_order(images: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     """The order in which an epoch sees the images, int64 (images,): shuffled once an epoch, not once a step."""
-    return torch.randperm(images, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch)).to(device)
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
+    if device.type == "cuda":
+        return order.pin_memory().to(device, non_blocking=True)  # from pageable memory the host would wait for it
+    return order.to(device)
 
 
 def draw_batch(images: Tensor, labels: Tensor, config: TrainConfig, step: int) -> tuple[Tensor, Tensor]:
@@ -436,7 +449,8 @@ def fit(run: Run, images: Tensor, labels: Tensor, state: Path | None = None) -> 
     run.task["data"] = fingerprint(images, labels)
     if state is not None and state.exists():
         run.restore(state)
-    if parallel.first_says(run.step, images.device) != run.step:
+    differs = parallel.first_says(run.step, images.device) != run.step
+    if parallel.total(torch.tensor(int(differs), device=images.device)):  # the first process hears of it too
         raise ValueError(f"the processes do not see the same state at {state}: they need one folder that all can read")
     run.denoiser.train()
     started, before, losses = perf_counter(), run.seconds, []

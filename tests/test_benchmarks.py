@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu_session, machine, peers_training, throughput, training_ledger
-from diffusion_edu import checkpoints, data, training
-from diffusion_edu.networks import UNet
+from benchmarks import gpu_session, matched_throughput, peers_training, tables, throughput, training_ledger
+from diffusion_edu import checkpoints, data, machine, training
+from diffusion_edu.networks import Classifier, UNet
+from diffusion_edu.schedules import Cosine
+from tests.test_cli import TINY, small_set
 
 CPU = torch.device("cpu")
 
@@ -74,7 +76,7 @@ def test_ceilings_are_work_over_time(monkeypatch):
     monkeypatch.setattr(throughput, "fastest", lambda work, device: (work(), next(seconds))[1])
     found = throughput.ceilings(torch.device("cpu"))
     assert found["matrix_tflops"] == 2 * 1024**3 / 0.5 / 1e12 and found["copy_gb_per_s"] == 2 * 2**26 / 0.25 / 1e9
-    precision = throughput.cli.find_precision("auto", torch.device("cpu"))
+    precision = training.find_precision("auto", torch.device("cpu"))
     assert (found["matrix"], found["copy"]) == (f"1024 x 1024, {precision}", "64 MiB, bytes read and written")
 
 
@@ -180,6 +182,34 @@ def test_timed_steps_train(monkeypatch):
     assert training_ledger.time_steps(run, images, labels, 3) == 2.0 and run.step == 3
 
 
+def test_a_row_is_judged_as_evaluate_judges_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", small_set)
+    torch.manual_seed(0)
+    about = {"dataset": {"name": "mnist"}}
+    checkpoints.save(
+        tmp_path / "judge", Classifier(width=8), {"class": "Classifier", "arguments": {"width": 8}}, **about
+    )
+    facts = {"schedule": checkpoints.describe_schedule(Cosine()), "target": "v", "clip": [-1, 1], "metrics": []}
+    facts["dataset"] = {"name": "mnist", "shape": [1, 28, 28]}
+    options = ["--samples", "20", "--evaluations", "2", "--device", "cpu", "--judge", str(tmp_path / "judge")]
+    given, found = training_ledger.parser().parse_args(options), []
+    for name in ("a", "b"):
+        net = UNet(**TINY)
+        torch.nn.init.normal_(net.leave[2].weight)
+        checkpoints.save(tmp_path / name, net, {"class": "UNet", "arguments": TINY}, **facts)
+        found.append(training_ledger.judge(tmp_path / name, tmp_path / "judged.json", given))
+    a, b = found
+    assert a["frechet"] != b["frechet"] and a["floor"] == b["floor"] > 0
+    assert (a["samples"], a["sampler"], a["evaluations"], a["grid"]) == (20, "ancestral", 2, "uniform")
+    assert a["classifier"] == checkpoints.read_manifest(tmp_path / "judge")["sha256"]
+    evaluate = ["evaluate", "--checkpoint", str(tmp_path / "a"), "--steps", "2", *options[:2], *options[4:]]
+    assert training_ledger.cli.main(evaluate) == 0
+    (figures,) = checkpoints.read_manifest(tmp_path / "a")["metrics"]
+    assert {key: figures[key] for key in training_ledger.MEASURED} == pytest.approx(
+        {key: a[key] for key in training_ledger.MEASURED}, rel=1e-6
+    )
+
+
 def test_what_train_itself_refuses_is_noted_and_tried_again(ledger, monkeypatch):
     out, options, calls = ledger
     monkeypatch.setattr(training_ledger, "changes", lambda dataset, device: {"target noise": ["--target", "noise"]})
@@ -252,6 +282,51 @@ def test_a_command_s_last_words_are_its_reason(monkeypatch, status, stderr, reas
 # --- peers ---
 
 
+def test_steps_of_networks_of_one_size_are_timed_in_turn(tmp_path, monkeypatch, capsys):
+    """A library whose step takes as long as five of ours has a fifth of our images a second, however slow the machine."""
+    now, net = [0.0], torch.nn.Linear(3, 1)
+    monkeypatch.setattr(matched_throughput, "seconds", lambda work: (start := now[0], work(), now[0] - start)[-1])
+
+    def clocked(duration, step=lambda: None):
+        def work():
+            now[0] += duration * (1 + now[0] / 50)  # a machine that gets slower
+            step()
+
+        return work
+
+    def ours(images, labels):
+        net, step, with_it = matched_throughput.our_step(images, labels)
+        return net, clocked(0.1, step), with_it
+
+    monkeypatch.setattr(
+        matched_throughput, "STEPS", {"diffusion_edu": ours, "diffusers": lambda *_: (net, clocked(0.5), "x")}
+    )
+    monkeypatch.setattr(matched_throughput, "missing", lambda peer: None)
+    options = ["--out", str(tmp_path / "t.json"), "--batch", "4", "--rounds", "3", "--device", "cpu"]
+    for _ in range(2):  # the second time takes the rows' place
+        matched_throughput.main(options)
+    mine, theirs = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert (mine["library"], mine["of_ours"], mine["parameters"], theirs["parameters"]) == (
+        "diffusion_edu",
+        1,
+        1081940,
+        4,
+    )
+    assert theirs["of_ours"] == pytest.approx(0.2, rel=0.1)  # within a turn it got slower by some per cent
+    assert mine["images_per_second"] < 40 and mine["turns"] == 3
+    monkeypatch.setattr(matched_throughput, "missing", lambda peer: "not installed" if peer.package else None)
+    matched_throughput.main(options)
+    assert "diffusers is left out: not installed" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert rows[0] == theirs and rows[1]["library"] == "diffusion_edu"  # what was measured before is kept
+    for wrong, message in (
+        (["--rounds", "1"], "--rounds must be at least 2, got 1"),
+        (["--batch", "0"], "must be 1 to"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            matched_throughput.main(wrong)
+
+
 def test_the_clock_gives_the_first_batch_and_stops_at_its_limit(monkeypatch):
     now = iter([0.0, 0.0, 30.0, 59.0, 61.0])  # made, started, and asked before every batch but the first
     monkeypatch.setattr(peers_training, "perf_counter", lambda: next(now))
@@ -276,6 +351,18 @@ def test_classes_are_asked_for_equally_often_and_images_come_with_their_labels()
     pairs = torch.utils.data.DataLoader(peers_training.Pictures(images, labels), batch_size=3)
     assert [y.tolist() for _, y in pairs] == [[0, 1, 2], [3, 4]]
     assert torch.equal(torch.cat(list(torch.utils.data.DataLoader(peers_training.Pictures(images)))), images)
+
+
+@pytest.mark.slow
+def test_our_own_recipe_trains_and_draws_every_class():
+    images, labels = torch.rand(64, 1, 28, 28), torch.arange(64) % 10
+    options = "--channels 8 8 --batch 8 --images 64".split()
+    task = peers_training.Task("mnist", images, labels, 0.001, torch.device("cpu"), 3, None, options)
+    trained = peers_training.train_ours(task)
+    assert (trained.facts["steps"], trained.facts["batch"], trained.facts["evaluations"]) == (100, 8, 25)
+    assert trained.facts["recipe"].endswith("train --dataset mnist --channels 8 8 --batch 8 --images 64")
+    drawn = trained.draw(11)
+    assert drawn.shape == (11, 1, 28, 28) and bool(drawn.isfinite().all()) and float(drawn.abs().max()) <= 1
 
 
 @pytest.mark.parametrize(("classes", "read"), [(True, 1.0), (False, None)])
@@ -356,6 +443,7 @@ def test_a_session_s_commands_are_ones_that_this_build_knows(capsys, tmp_path):
     lines = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("  python")]
     parsers = {"diffusion_edu": training_ledger.cli.parser(), "benchmarks.training_ledger": training_ledger.parser()}
     parsers["benchmarks.peers_training"] = peers_training.parser()
+    parsers["benchmarks.matched_throughput"] = matched_throughput.parser()
     known = [words for words in lines if words[1] in parsers]
     assert len(known) >= 8
     for words in known:
@@ -385,7 +473,7 @@ def test_cifar_travels_in_pieces(tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_says_how_many_rows_a_gpu_gave(tmp_path):
-    machine.write_table(tmp_path / "t.json", {"rows": [{"device": "cuda"}, {"device": "cpu"}]})
+    tables.write_table(tmp_path / "t.json", {"rows": [{"device": "cuda"}, {"device": "cpu"}]})
     table = json.loads((tmp_path / "t.json").read_text())
     assert (table["gpu_rows"], table["gpu_note"], len(table["rows"])) == (1, None, 2)
 
@@ -400,12 +488,14 @@ def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
     folder, checkpoint_folder, film = tmp_path / "unpacked", tmp_path / "checkpoints", tmp_path / "film.json"
     checkpoints.write_json(folder / "session.json", {"card": "NVIDIA X", "threads": 16, "steps": [{"step": "smoke"}]})
     network = {"class": "UNet", "arguments": {"channels": [8, 16]}}
-    facts = {"dataset": {"name": "cifar10"}, "training": {"ema": 0.05}, "wall_seconds": 7.5}
-    judge = checkpoints.save(folder / "cifar10-classifier", UNet(channels=(8, 16)), network)["sha256"]
-    digits_judge = checkpoints.read_manifest(gpu_session.cli.CHECKPOINTS / "mnist-classifier")["sha256"]
-    for name, digest in (("mnist-unet", digits_judge), ("cifar10-unet", judge)):
-        judged = [{"frechet": 2, "classifier": digest}]
-        checkpoints.save(folder / name, UNet(channels=(8, 16)), network, **facts, metrics=judged)
+    facts = {"training": {"ema": 0.05}, "wall_seconds": 7.5}
+    digests = []
+    for dataset in ("mnist", "cifar10"):
+        judge = checkpoints.read_manifest(gpu_session.cli.CHECKPOINTS / f"{dataset}-classifier")["sha256"]
+        facts |= {"dataset": {"name": dataset}, "metrics": [{"frechet": 2, "classifier": judge}]}
+        checkpoints.save(folder / f"{dataset}-unet", UNet(channels=(8, 16)), network, **facts)
+        digests.append(judge)
+    digits_judge, judge = digests
     checkpoints.write_atomically(
         folder / "cifar10-unet" / "log.csv", b"step,loss,rate,seconds\n20,0.5,1e-3,1.5\n40,0.25,0,3\n"
     )

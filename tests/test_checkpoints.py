@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from diffusion_edu import checkpoints
+from diffusion_edu import __main__ as cli
+from diffusion_edu import checkpoints, judges
 from diffusion_edu.networks import MLP, UNet
 from diffusion_edu.schedules import LinearBeta, Schedule, linear_betas
 
@@ -213,3 +214,38 @@ def test_an_unwritable_folder(tmp_path, below):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ValueError, match="cannot write .*model.safetensors: "):
         checkpoints.save(tmp_path / below, UNet(channels=(8,)), NETWORK)
+
+
+# those that the book shows
+
+COMMITTED = sorted(path for path in cli.CHECKPOINTS.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_a_committed_network_loads_and_is_small_enough(folder):
+    net, manifest = checkpoints.load_network(folder)
+    assert sum(p.numel() for p in net.parameters()) == manifest["parameters"]
+    assert all(bool(p.isfinite().all()) for p in net.parameters())
+    assert manifest["bytes"] < 16e6  # else it would be stored in pieces
+    photos = "cifar10" in folder.name
+    assert manifest["parameters"] < (10e6 if photos else 1.2e6)
+
+
+def judged():
+    """Folders of the committed networks whose samples were judged."""
+    found = {folder: checkpoints.read_manifest(folder).get("metrics", []) for folder in COMMITTED}
+    return [folder for folder, figures in found.items() if any("frechet" in each for each in figures)]
+
+
+@pytest.mark.parametrize("folder", judged(), ids=lambda folder: folder.name)
+def test_a_committed_network_was_judged_by_the_committed_judge(folder):
+    manifest = checkpoints.read_manifest(folder)
+    judge = checkpoints.read_manifest(cli.CHECKPOINTS / judges.find_judge(manifest["dataset"]["name"]).folder)
+    assert {figures["classifier"] for figures in manifest["metrics"]} == {judge["sha256"]}
+
+
+def test_the_judges_know_what_they_judge():
+    """What the book promises of them: of ten thousand test images as many are read rightly."""
+    for name, least in (("mnist-classifier", 0.99), ("cifar10-classifier", 0.94)):
+        manifest = checkpoints.read_manifest(cli.CHECKPOINTS / name)
+        assert manifest["test_images"] == 10_000 and manifest["test_accuracy"] >= least, name

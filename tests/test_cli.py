@@ -1,6 +1,7 @@
 """The command line: a mistake is one line on standard error and exit status 2; and each command does its work."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from diffusion_edu import __main__ as cli
 from diffusion_edu import checkpoints, data, training
@@ -80,7 +82,7 @@ def complaint(capsys, arguments):
         (["--blocks", "0"], "--blocks must be above 0, got 0"),
         (["--patch", "3"], "divisible by 12, got (8, 1, 28, 28)"),
         (["--device", "abacus"], "unknown or absent device 'abacus'"),
-        (["--device", "cpu:x"], "unknown device 'cpu:x'"),
+        (["--device", "cpu:x"], "device 'cpu:x' cannot be used: Invalid device string"),
         (["--channels", "12"], "multiples of 8, got (12,)"),
         (["--channels", "-8"], "multiples of 8, got (-8,)"),
         (["--channels", "8", "8", "8", "8"], "divisible by 8, got (8, 1, 28, 28)"),
@@ -102,6 +104,50 @@ def complaint(capsys, arguments):
 )
 def test_mistakes_in_training(capsys, tmp_path, options, message):
     assert message in complaint(capsys, ["train", "--out", tmp_path, *OPTIONS, *options])
+
+
+def test_a_card_that_cannot_compute_is_done_without_unless_it_was_asked_for(capsys, monkeypatch):
+    def broken(*shape, device=None):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "ones", broken)
+    assert cli.find_device("auto") == torch.device("cpu")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line
+        == "cuda cannot be used, the CPU does it: CUDA error: no kernel image is available for execution on the device"
+    )
+    with pytest.raises(
+        ValueError, match=r"device 'cuda:7' cannot be used: CUDA error: no kernel .* on the device; here: cuda"
+    ):
+        cli.find_device("cuda:7")
+    monkeypatch.setenv("WORLD_SIZE", "4")  # of torchrun's processes none may go its own way
+    assert str(cli.find_device("auto")) == "cuda"
+    monkeypatch.delenv("WORLD_SIZE")
+
+    def full(*shape, device=None):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(torch, "ones", full)
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used: CUDA out of memory"):
+        cli.find_device("auto")  # no reason to train for hours on the CPU
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(1))
+    assert (str(cli.find_device("auto")), str(cli.find_device("cuda:1"))) == ("cuda", "cuda:1")
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_gpu_is_set_up_for_speed_or_for_the_same_bits(monkeypatch, deterministic):
+    said = []
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", deterministic)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", said.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that what stood there, or nothing, comes back
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    cli.set_up_gpu(deterministic)
+    assert torch.backends.cudnn.benchmark is not deterministic
+    assert said == ([True] if deterministic else [])
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is deterministic
 
 
 @pytest.mark.parametrize("command", ["train", "sample"])
@@ -217,6 +263,13 @@ def test_train_then_sample(capsys, tmp_path):
     header, line = (out / "log.csv").read_text().splitlines()
     assert header == "step,loss,rate,seconds"
     assert float(line.split(",")[1]) == pytest.approx(manifest["final_loss"], rel=1e-4)
+
+    state = load_file(out / "state.safetensors")
+    net, _ = checkpoints.load_network(out)
+    for name, weight in net.state_dict().items():  # the average is what is kept, not the last weights
+        assert torch.equal(weight, state[f"ema.net.{name}"])
+    assert any(not torch.equal(weight, state[f"net.net.{name}"]) for name, weight in net.state_dict().items())
+    assert manifest["machine"]["card"] and manifest["machine"]["versions"]["torch"] == torch.__version__
 
     grid = tmp_path / "grid.png"
     for sampler in cli.SAMPLERS:
@@ -474,18 +527,18 @@ def test_mistakes_in_tables(capsys, model):
 def test_precision_is_chosen_by_the_device(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    assert cli.find_precision("auto", cpu) == "bfloat16"
-    assert cli.find_precision("float32", cpu) == "float32"
+    assert training.find_precision("auto", cpu) == "bfloat16"
+    assert training.find_precision("float32", cpu) == "float32"
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert cli.find_precision("auto", cpu) == cli.find_precision("auto", torch.device("mps")) == "float32"
-    assert cli.find_precision("bfloat16", cpu) == "bfloat16"
+    assert training.find_precision("auto", cpu) == training.find_precision("auto", torch.device("mps")) == "float32"
+    assert training.find_precision("bfloat16", cpu) == "bfloat16"
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-    assert cli.find_precision("auto", cpu) == "float32"
+    assert training.find_precision("auto", cpu) == "float32"
     options = cli.parser().parse_args(["train", "--batch", "8"])
     config = cli.train_config(options, cpu)
     assert (config.batch, config.precision, config.compile, config.channels_last) == (8, "float32", "off", False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert cli.find_precision("auto", torch.device("cuda")) == "float32"  # a card that would only emulate it
+    assert training.find_precision("auto", torch.device("cuda")) == "float32"  # a card that would only emulate it
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     config = cli.train_config(options, torch.device("cuda"))
     assert (config.precision, config.compile, config.channels_last) == ("bfloat16", "default", True)

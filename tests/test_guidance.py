@@ -339,7 +339,7 @@ def test_encoding_gaussian_data_is_known():
 
 
 def test_encoding_refuses_a_clipped_denoiser():
-    with pytest.raises(ValueError, match="clipped estimate has no density"):
+    with pytest.raises(ValueError, match="want the unclipped network"):
         encode_to(Denoiser(Cubic(), Cosine(), "x0", clip=(-1, 1)), X, 0.5)
 
 

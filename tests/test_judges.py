@@ -70,6 +70,17 @@ def test_crops_are_windows_of_the_reflected_image_some_of_them_mirrored():
     assert min(counts) > 400 / 18 - 4 * (400 / 18) ** 0.5  # each as often as the others, within four deviations
 
 
+def test_a_square_of_each_image_is_blanked_each_place_as_often_as_another():
+    images = torch.ones(2000, 3, 9, 10)
+    found = judges.blank(images, torch.Generator().manual_seed(0), size=8)
+    gone = found[:, 0] == 0
+    assert torch.equal(found, images * ~gone[:, None])  # the same square in all channels, nothing else touched
+    corners = [(int(one.any(1).nonzero()[0]), int(one.any(0).nonzero()[0])) for one in gone]
+    assert all(one[i : i + 8, j : j + 8].all() and one.sum() == 64 for one, (i, j) in zip(gone, corners, strict=True))
+    counts = [corners.count((i, j)) for i in range(2) for j in range(3)]
+    assert sum(counts) == 2000 and min(counts) > 2000 / 6 - 4 * (2000 / 6) ** 0.5  # within four deviations
+
+
 def test_a_classifier_of_photographs_learns_what_shifts_and_mirrors_leave():
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 60, (64, 3, 32, 32), generator=g, dtype=torch.uint8)
@@ -89,6 +100,8 @@ def test_train_classifier_stores_half_weights_and_measures_those(folder):
     assert manifest["dataset"] | {"sha256": None} == {"name": "cifar10", "split": "train", "images": 32, "sha256": None}
     assert {k: manifest["training"][k] for k in ("epochs", "batch", "seed")} == {"epochs": 1, "batch": 16, "seed": 0}
     assert manifest["bytes"] < 2.1 * manifest["parameters"] and manifest["test_images"] == 40
+    header, line = (folder / "cifar10-classifier" / "log.csv").read_text().splitlines()
+    assert header == "epoch,loss,seconds" and line.startswith("1,") and float(line.split(",")[1]) > 0
     assert all(torch.equal(p, p.half().float()) and p.dtype == torch.float32 for p in net.parameters())
     test = small_set(split="test")
     seen = net(data.to_float(test.images)).argmax(1)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -449,6 +450,22 @@ def test_nothing_in_a_step_looks_at_a_value(monkeypatch, choices, target):
     assert waits.seen == []
 
 
+def test_a_step_computes_in_bfloat16_and_with_the_channels_last_where_asked_to():
+    run = new_run(replace(CONFIG, precision="bfloat16", channels_last=True))
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in run.denoiser.parameters() if p.ndim == 4)
+    found = []
+    first = next(m for m in run.denoiser.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_hook(lambda layer, given, gives: found.append((given[0], gives)))
+    images = torch.randint(256, (10, 2, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x0, _, eps, _ = training.draw_step(run, images, LABELS)  # with one channel both orders are the same
+    assert all(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in (x0, eps))
+    train_step(run, IMAGES, LABELS)
+    assert found[0][1].dtype == torch.bfloat16
+    assert {value.dtype for value in run.state().values()} == {
+        torch.float32
+    }  # weights, average and moments are not rounded
+
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for determinism; cuBLAS looks once, at its first product
 
@@ -462,7 +479,8 @@ def test_a_gpu_never_stops_the_host_in_a_step():
     train_step(run, images, labels)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(run, images, labels)
+        for _ in range(3):  # an epoch ends after the second step
+            train_step(run, images, labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -658,27 +676,37 @@ def test_one_process_more_than_images_is_refused(monkeypatch):
         new_run()
 
 
+def start_pair(arguments, script="from diffusion_edu.__main__ import main; main(sys.argv[1:])"):
+    """Both processes of a pair, started by hand as torchrun would: those that it starts outlive it when it is killed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    pair = []
+    for rank in ("0", "1"):
+        world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        start = [sys.executable, "-c", f"import sys; {script}", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pair.append(subprocess.Popen(start, env=os.environ | place | world, **pipes))
+    return pair
+
+
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_also_after_a_kill(tmp_path):
     steps, environment = 60, os.environ | {"OMP_NUM_THREADS": "1"}
     alone, pair = tmp_path / "alone", tmp_path / "pair"
     exact = "--precision float32 --optimizer adamw --rate 2e-3".split()  # what makes least of a rounding error
-    done = subprocess.run(command(alone, steps, 1, exact), env=environment, capture_output=True, text=True)
+    quiet = {"env": environment, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command(alone, steps, 1, exact), **quiet)
     assert done.returncode == 0, done.stderr
-    process = subprocess.Popen(
-        command(pair, steps, 2, exact),
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    processes = start_pair(command(pair, steps, 1, exact)[3:])
     state = pair / "state.safetensors"
-    while process.poll() is None and not state.exists():
+    while all(each.poll() is None for each in processes) and not state.exists():
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)  # torchrun and both its children
-    assert process.wait() == -signal.SIGKILL
+    for each in processes:
+        each.send_signal(signal.SIGKILL)
+    assert [each.wait() for each in processes] == [-signal.SIGKILL] * 2
     assert 0 < saved_step(state) < steps
-    done = subprocess.run(command(pair, steps, 2, exact), env=environment, capture_output=True, text=True)
+    done = subprocess.run(command(pair, steps, 2, exact), **quiet)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote") == 1
     losses = [[float(line.split(",")[1]) for line in log_of(folder)[1:]] for folder in (alone, pair)]
@@ -691,6 +719,22 @@ def test_two_processes_do_what_one_does_also_after_a_kill(tmp_path):
     assert float((one - two).norm() / one.norm()) < 1e-3  # without a sum of gradients it is 0.2
 
 
+@pytest.mark.slow
+def test_two_processes_agree_on_how_many_steps_their_minutes_hold(tmp_path):
+    """The page's command, with Muon and flips, in bfloat16; the second process finds its steps to take twice as long."""
+    options = ["--minutes", "0.01", "--optimizer", "muon", "--flips", "--precision", "bfloat16"]
+    script = "import os; from diffusion_edu import __main__ as cli; rank = int(os.environ['RANK']); "
+    script += "cli.training.seconds_a_step = lambda *a: 0.005 * (1 + rank); sys.exit(cli.main(sys.argv[1:]))"
+    pair = start_pair(command(tmp_path, None, 1, options)[3:], script)
+    said = [each.communicate(timeout=300) for each in pair]
+    assert [each.returncode for each in pair] == [0, 0], said
+    assert said[0][0].count("120 steps fit into 0.01 minutes") == 1 and "fit into" not in said[1][0]
+    trained = checkpoints.read_manifest(tmp_path)["training"]
+    assert (trained["steps"], trained["flips"], trained["processes"]) == (120, True, 2)
+    losses = [float(line.split(",")[1]) for line in log_of(tmp_path)[1:]]
+    assert losses[-1] < losses[0]
+
+
 # kill -9
 
 
@@ -699,7 +743,8 @@ def command(out, steps, processes=1, more=()):
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    return [*start, "diffusion_edu", "train", "--out", str(out), "--steps", str(steps), *options, *more]
+    length = [] if steps is None else ["--steps", str(steps)]
+    return [*start, "diffusion_edu", "train", "--out", str(out), *length, *options, *more]
 
 
 def log_of(folder):

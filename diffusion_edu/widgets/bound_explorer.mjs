@@ -105,6 +105,7 @@ export function describe(schedule, steps, low, high) {
   const gap = total - ENTROPY;
   const sum = `${steps} ${steps === 1 ? "step" : "steps"}, ${SCHEDULES[schedule].name}: prior ${number(prior)} + diffusion ${number(diffusion)} + reconstruction ${number(reconstruction)} = ${number(total)} nats. The truth, the entropy of the data, is ${number(ENTROPY)}: the bound is ${number(gap)} too high.`;
   if (prior > 0.05) return `${sum}\nThe noisy end still holds signal, and sampling starts without it: ${number(prior)} nats of prior term. No number of steps removes them.`;
+  if (0.5 * Math.log(1 + Math.exp(-high) / SPREAD ** 2) > 0.05) return `${sum}\nThe denoiser is perfect, but the chain ends at data that are still noisy: the decoder's bell is too wide for the lumps.`;
   if (gap > 0.1) return `${sum}\nThe denoiser is perfect. What is lost are the corners of the steps above the curve: each pays for its noisier end.`;
   return `${sum}\nThe steps follow the curve. Now another schedule changes the shape of the curve and hardly the area.`;
 }

@@ -1,4 +1,4 @@
-"""What a measurement says about where it was made: card or processor, driver, versions; and that a GPU's is missing."""
+"""What a measurement says about where it was made: card or processor, driver, versions."""
 
 import platform
 import subprocess
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 import diffusion_edu
-from diffusion_edu import checkpoints
 
 
 def processor() -> str:
@@ -43,10 +42,3 @@ def describe(device: torch.device) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def write_table(path: Path, table: dict[str, Any]) -> None:
-    """Write a table whose `rows` say their `device`, atomically; where no row is from a GPU, null and a note say so."""
-    count = sum(row["device"] == "cuda" for row in table["rows"])
-    note = None if count else "no GPU was at hand: its rows are missing, none is an estimate"
-    checkpoints.write_json(path, table | {"gpu_rows": count or None, "gpu_note": note})
