@@ -342,7 +342,8 @@ def gradients(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
     while True:
         mode = run.compile
         try:
-            return accumulate(run, parts)
+            loss = accumulate(run, parts)
+            return loss if run.compile == "off" or run.compiled_steps > 3 else checked(run, parts, loss)
         except Exception as error:
             run.denoiser.zero_grad(set_to_none=True)
             if not make_room(run, error) and not do_without_compile(run, error):
@@ -372,6 +373,32 @@ def accumulate(run: Run, parts: tuple[Tensor, ...]) -> Tensor:
         summed = summed + loss.detach()
     run.compiled_steps += 1
     return summed
+
+
+def checked(run: Run, parts: tuple[Tensor, ...], loss: Tensor) -> Tensor:
+    """After one of the first steps of a compiled network: go on without torch.compile if eager mode's gradient is another.
+
+    Returns the loss of what is in the weights' .grad then. (A fresh network's first gradient is 0 in most weights, so three
+    steps are looked at. It does happen: on CPUs that have bfloat16, torch 2.13 loses what an upsampled map passes back.)
+    """
+    weights = [p for p in run.denoiser.parameters() if p.grad is not None]
+    compiled, kept = [p.grad.clone() for p in weights], (run.compile, run.at_once, run.compiled_steps)
+    run.denoiser.zero_grad(set_to_none=True)
+    try:
+        run.compile, run.at_once = "off", min(run.at_once, 64)  # eager mode needs more memory
+        eager_loss = accumulate(run, parts)
+    finally:
+        run.compile, run.at_once, run.compiled_steps = kept
+    eager = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
+    gaps = torch._foreach_norm(torch._foreach_sub(compiled, eager))
+    gap = float(torch.stack(gaps).norm() / torch.stack(torch._foreach_norm(eager)).norm().clamp(min=1e-30))
+    if gap < 0.1:
+        for p, gradient in zip(weights, compiled, strict=True):
+            p.grad = gradient
+        return loss
+    run.compile = "off"
+    say(f"torch.compile gives a wrong gradient, {gap:.0%} from eager mode's: training goes on without it")
+    return eager_loss
 
 
 def make_room(run: Run, error: Exception) -> bool:

@@ -569,6 +569,41 @@ def test_a_compiler_that_fails_is_done_without(monkeypatch, capsys, at):
     assert [r.loss for r in run.log] == [r.loss for r in plain.log]
 
 
+def test_a_compiler_whose_gradient_is_wrong_is_done_without(monkeypatch, capsys):
+    """It computes the loss rightly and passes half of the gradient back: no loss curve would show it."""
+    loss = training.denoising_loss
+
+    def half(*arguments):
+        losses = loss(*arguments)
+        return (losses + losses.detach()) / 2
+
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: half)
+    finish(run := new_run(replace(CONFIG, compile="default")))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "torch.compile gives a wrong gradient, 50% from eager mode's: training goes on without it"
+    finish(plain := new_run())
+    assert run.compile == "off"
+    assert [r.loss for r in run.log] == [r.loss for r in plain.log]
+    assert all(torch.equal(a, b) for a, b in zip(run.ema.parameters(), plain.ema.parameters(), strict=True))
+
+
+def test_a_compiler_is_trusted_after_three_right_gradients(monkeypatch, capsys):
+    eager, calls = training.denoising_loss, {"compiled": 0, "eager": 0}
+
+    def counted(name):
+        def call(*arguments):
+            calls[name] += 1
+            return eager(*arguments)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: counted("compiled"))
+    monkeypatch.setattr(training, "denoising_loss", counted("eager"))
+    finish(run := new_run(replace(CONFIG, compile="default")))
+    assert (calls, run.compile, run.compiled_steps) == ({"compiled": 12, "eager": 3}, "default", 12)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_compiled_network_that_once_worked_may_not_fail(monkeypatch):
     calls, loss = [], training.denoising_loss
 
