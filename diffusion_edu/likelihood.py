@@ -381,7 +381,9 @@ def check_flow(denoiser: DenoiserFunction, x: Tensor, ts: Tensor) -> None:
     if ts.ndim != 1 or len(ts) < 2 or not bool((ts[1:] > ts[:-1]).all()) or not (ts[0] > 0 and ts[-1] <= 1):
         raise ValueError(f"need a 1-D grid of times that increases strictly within (0, 1], got {ts.tolist()[:4]} ...")
     if getattr(denoiser, "clip", None) is not None:
-        raise ValueError(f"codes and densities want the unclipped network: set denoiser.clip = None, got {denoiser.clip}")
+        raise ValueError(
+            f"codes and densities want the unclipped network: set denoiser.clip = None, got {denoiser.clip}"
+        )
 
 
 @torch.no_grad()
