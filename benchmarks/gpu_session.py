@@ -15,9 +15,8 @@ the same command goes on with them, and skips what was done, also with another f
     peers         other libraries for 2 minutes each, and steps of their networks of our size         900
 
 Samples are judged later, where there is time and no GPU: `evaluate --checkpoint FOLDER/NAME --drawn
-FOLDER/NAME/ancestral.npz`. Then
-`--publish FOLDER` puts the networks of the unpacked archive among the project's checkpoints, and CIFAR-10's film beside the
-measured tables.
+FOLDER/NAME/ancestral.npz`. Then `--publish FOLDER` puts the networks of the unpacked archive among the project's
+checkpoints, and CIFAR-10's film beside the measured tables.
 
 `--only` picks steps, `--seconds` is the end of all: steps that cannot start before it are left out. `--cifar="--batch 256"`
 and `--mnist=…` are recipes, options of `train`; `--ledger="--rows target ema"` chooses rows. `--dry-run` shows the commands;
@@ -171,11 +170,10 @@ def gather(work: Path, results: Path, account: dict[str, object]) -> None:
 
 
 def publish(folder: Path, checkpoint_folder: Path = cli.CHECKPOINTS, film: Path = FILM) -> None:
-    """Take over the networks of an unpacked archive, their manifests with the card, and the film of CIFAR-10's.
+    """Take over the networks of an unpacked archive, their manifests, and the film of CIFAR-10's.
 
     Raises ValueError, with nothing written, where a network is missing, or was not judged by the committed judge.
     """
-    machine = {k: v for k, v in json.loads((folder / "session.json").read_text()).items() if k != "steps"}
     manifests = {name: checkpoints.load_network(folder / name)[1] for name in PUBLISHED}
     for name in PUBLISHED:
         judge = judges.find_judge(manifests[name]["dataset"]["name"]).folder
@@ -186,9 +184,9 @@ def publish(folder: Path, checkpoint_folder: Path = cli.CHECKPOINTS, film: Path 
         for file in ("model.safetensors", "log.csv", "loss.png", "samples.png"):
             if (folder / name / file).exists():
                 checkpoints.write_atomically(checkpoint_folder / place / file, (folder / name / file).read_bytes())
-        checkpoints.write_json(checkpoint_folder / place / "manifest.json", manifests[name] | {"machine": machine})
+        checkpoints.write_json(checkpoint_folder / place / "manifest.json", manifests[name])
         print(f"wrote {checkpoint_folder / place}")
-    training_film.gather(folder / "cifar10-unet", train_options(folder / "cifar10.log"), film, machine)
+    training_film.gather(folder / "cifar10-unet", train_options(folder / "cifar10.log"), film)
 
 
 def train_options(log: Path) -> list[str]:

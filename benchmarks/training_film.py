@@ -10,13 +10,9 @@ import csv
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from diffusion_edu import __main__ as cli
 from diffusion_edu.checkpoints import read_manifest, write_atomically, write_json
-from diffusion_edu.machine import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "data" / "measured" / "training_film.json"
@@ -30,10 +26,10 @@ def read_log(path: Path) -> dict[str, list]:
     return {name: [kind(row[name]) for row in rows] for name, kind in LOG.items()}
 
 
-def gather(run: Path, command: list[str], out: Path | None = None, machine: dict[str, Any] | None = None) -> None:
+def gather(run: Path, command: list[str], out: Path | None = None) -> None:
     """Write what a finished run, trained by `train` with the options `command` and evaluated, left in its folder.
 
-    out: the table, OUT if None. machine: where it was trained, if the manifest does not say it and it was not here.
+    out: the table, OUT if None.
     """
     out = out or OUT
     manifest = read_manifest(run)
@@ -44,7 +40,7 @@ def gather(run: Path, command: list[str], out: Path | None = None, machine: dict
         "training": manifest["training"],
         "seconds": manifest["wall_seconds"],
         "judged": manifest["metrics"][-1],
-        "machine": machine or manifest.get("machine") or describe(torch.device(manifest["training"]["device"])),
+        "machine": manifest["machine"],
         "log": read_log(run / "log.csv"),
     }
     write_atomically(out.with_suffix(".npz"), (run / "film.npz").read_bytes())

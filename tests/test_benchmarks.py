@@ -486,9 +486,8 @@ def test_a_machine_tells_its_name():
 
 def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
     folder, checkpoint_folder, film = tmp_path / "unpacked", tmp_path / "checkpoints", tmp_path / "film.json"
-    checkpoints.write_json(folder / "session.json", {"card": "NVIDIA X", "threads": 16, "steps": [{"step": "smoke"}]})
     network = {"class": "UNet", "arguments": {"channels": [8, 16]}}
-    facts = {"training": {"ema": 0.05}, "wall_seconds": 7.5}
+    facts = {"training": {"ema": 0.05}, "wall_seconds": 7.5, "machine": {"card": "NVIDIA X", "threads": 16}}
     digests = []
     for dataset in ("mnist", "cifar10"):
         judge = checkpoints.read_manifest(gpu_session.cli.CHECKPOINTS / f"{dataset}-classifier")["sha256"]
@@ -516,7 +515,7 @@ def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
     gpu_session.publish(folder, checkpoint_folder, film)
     for name, place in gpu_session.PUBLISHED.items():
         net, manifest = checkpoints.load_network(checkpoint_folder / place)
-        assert manifest == checkpoints.read_manifest(folder / name) | {"machine": {"card": "NVIDIA X", "threads": 16}}
+        assert manifest == checkpoints.read_manifest(folder / name)
         assert (checkpoint_folder / place / "log.csv").exists() == (name == "cifar10-unet")
     found = json.loads(film.read_text())
     assert found["command"] == "python -m diffusion_edu train --dataset cifar10 --minutes 4 --rate 6e-3"

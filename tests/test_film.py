@@ -106,7 +106,7 @@ def test_the_books_film_names_its_command_but_not_its_folder(tmp_path: Path, mon
     def train() -> int:
         shoot(a_run(2), tmp_path / "run")
         facts = {"dataset": {"name": "mnist"}, "parameters": 1, "wall_seconds": 2.0, "training": {"device": "cpu"}}
-        facts |= {"metrics": [{"samples": 9}, {"samples": 5}]}
+        facts |= {"metrics": [{"samples": 9}, {"samples": 5}], "machine": {"card": "X"}}
         (tmp_path / "run" / "manifest.json").write_text(json.dumps(facts | {"network": {"class": "UNet"}}))
         (tmp_path / "run" / "log.csv").write_text("step,loss,rate,seconds\n1,0.9,0.001,1.0\n2,0.8,0,2.0\n")
         return 0
@@ -121,7 +121,7 @@ def test_the_books_film_names_its_command_but_not_its_folder(tmp_path: Path, mon
     assert asked[1] == ["evaluate", "--checkpoint", run, "--samples", "5"]
     found = json.loads((tmp_path / "film.json").read_text())
     assert found["command"] == "python -m diffusion_edu train --dataset mnist --steps 2"
-    assert found["judged"] == {"samples": 5}  # the newest
+    assert found["judged"] == {"samples": 5} and found["machine"] == {"card": "X"}  # the newest
     assert found["log"] == {"step": [1, 2], "loss": [0.9, 0.8], "rate": [0.001, 0.0], "seconds": [1.0, 2.0]}
     assert [step for step, _ in film.read_film(tmp_path / "film.npz")] == [1, 2]
     monkeypatch.setattr(training_film.cli, "main", lambda arguments: 2)
