@@ -213,9 +213,8 @@ def find_device(name: str) -> torch.device:
     wanted = available[0] if name == "auto" else name
     try:
         device = torch.device(wanted)
-        if (
-            device.type == "cuda" and "WORLD_SIZE" not in os.environ
-        ):  # `parallel.start` gives torchrun's processes theirs
+        alone = "WORLD_SIZE" not in os.environ  # `parallel.start` gives torchrun's processes theirs
+        if device.type == "cuda" and alone:
             torch.ones(1, device=device).sum().item()
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -580,11 +581,38 @@ def test_a_compiler_whose_gradient_is_wrong_is_done_without(monkeypatch, capsys)
     monkeypatch.setattr(torch, "compile", lambda function, mode=None: half)
     finish(run := new_run(replace(CONFIG, compile="default")))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "torch.compile gives a wrong gradient, 50% from eager mode's: training goes on without it"
+    assert line.startswith("torch.compile gives ") and line.endswith(
+        " of the weights a wrong gradient: training goes on without it"
+    )
     finish(plain := new_run())
     assert run.compile == "off"
     assert [r.loss for r in run.log] == [r.loss for r in plain.log]
     assert all(torch.equal(a, b) for a, b in zip(run.ema.parameters(), plain.ema.parameters(), strict=True))
+
+
+def test_a_lost_gradient_shows_however_short_it_is():
+    """Early in a run the last layer's gradient is thousands of times as long as the rest."""
+    weights = [torch.zeros(100), torch.zeros(300), torch.zeros(2)]
+    right = [torch.full((100,), 5.0), torch.full((300,), 1e-4), torch.full((2,), 1e-9)]
+    assert training.share_wrong(right, right, weights) == 0
+    rounded = [g * (1 + 2**-8) for g in right]
+    assert training.share_wrong(rounded, right, weights) == 0
+    for lost in (torch.zeros(300), None, -right[1], 1.2 * right[1]):
+        assert training.share_wrong([right[0], lost, right[2]], right, weights) == pytest.approx(300 / 402)
+    assert training.share_wrong([*right[:2], -right[2]], right, weights) == pytest.approx(2 / 402)  # goes for rounding
+    assert training.share_wrong([None] * 3, [None] * 3, weights) == 0
+    assert training.share_wrong([right[0], right[1], right[2]], [right[0], None, right[2]], weights) > 0.7
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+def test_the_compiled_network_passes_every_gradient_back(capsys):
+    """With code really built: torch 2.13 loses, in bfloat16 on a CPU, what `F.interpolate` in `Upsample` passes back."""
+    net = UNet(in_channels=1, channels=(8, 16), num_classes=3, blocks=1, attention=False)
+    run = Run(Denoiser(net, Cosine(), "v"), replace(CONFIG, precision="bfloat16", compile="default", steps=1000))
+    for _ in range(4):
+        training.train_step(run, IMAGES, LABELS)
+    assert (run.compile, run.compiled_steps) == ("default", 4)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_compiler_is_trusted_after_three_right_gradients(monkeypatch, capsys):
