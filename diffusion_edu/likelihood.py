@@ -250,7 +250,7 @@ def optimal_variance(schedule: Schedule, ts: Tensor, norms: Tensor, bound: float
     """The variance that minimises the bound in each step of a chain, float64 (K,), one number for all coordinates.
 
     ts: (K + 1,), decreasing; norms: (K,), E |score|^2 / d at ts[:-1], see `score_norms`. The variance is the posterior's
-    own and that of x_0 given x_t times the squared weight of x_0 in the mean (Bao et al. 2022, Eq. 6). Where noise
+    own and that of x_0 given x_t times the squared weight of x_0 in the mean (Bao et al. 2022, Eq. 7). Where noise
     dominates, the variance of x_0 is a small difference over alpha^2: `bound` is the largest it can be, 1 for data in
     [-1, 1].
     Raises ValueError when the numbers disagree or the bound is not positive.

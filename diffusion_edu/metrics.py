@@ -229,7 +229,7 @@ def expected_coverage(real: int, fake: int, k: int = 5) -> float:
 def unbiased_mmd(left: Tensor, right: Tensor) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel (x . y / D + 1)^3 between (N, D) and (M, D).
 
-    It can be negative. Source: Gretton et al. 2012, Eq. 3; kernel of Bińkowski et al. 2018, Eq. 3.
+    It can be negative. Source: Gretton et al. 2012, Eq. 3; kernel of Bińkowski et al. 2018, Section 4.
     """
     left, right, dim = left.double(), right.double(), left.shape[1]
 

@@ -210,7 +210,10 @@ class OrnsteinUhlenbeck(VariancePreserving):
 
 @dataclass(frozen=True)
 class VarianceExploding(Schedule):
-    """alpha = 1, sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1) (Song et al. 2021, Eq. 30-31)."""
+    """alpha = 1, sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1): the SDE of Song et al. 2021, Eq. 30.
+
+    Their Eq. 31 has no -1: there the data come with the first noise already on them.
+    """
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
