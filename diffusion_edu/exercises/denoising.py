@@ -236,6 +236,12 @@ ANCESTRAL_STEP = Exercise(
             "you scale the fresh noise by beta: a variance where a standard deviation belongs.",
         ),
         Slip(
+            "beta in every step",
+            lambda beta, bar_t, bar_s, x_t, eps_hat, z: _step_mean(beta, bar_t, x_t, eps_hat) + beta * z,
+            "you scale the fresh noise by beta, a variance where a standard deviation belongs, and add it in the last "
+            "step too. The posterior's standard deviation is 0 there.",
+        ),
+        Slip(
             "noise at the last step",
             lambda beta, bar_t, bar_s, x_t, eps_hat, z: _step_mean(beta, bar_t, x_t, eps_hat) + sqrt(beta) * z,
             "you add sqrt(beta) z in every step, the last one too: the finished image gets a coat of noise. "

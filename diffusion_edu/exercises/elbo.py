@@ -50,6 +50,11 @@ POSTERIOR = Exercise(
             "your second number is the precision. The variance is its inverse.",
         ),
         Slip(
+            "deviation",
+            lambda a, b, c, d, x_t, x_0: (posterior_of(a, b, c, d, x_t, x_0)[0], (a**2 / b + 1 / d) ** -0.5),
+            "your second number is the standard deviation. Asked for is the variance.",
+        ),
+        Slip(
             "not normalised",
             lambda a, b, c, d, x_t, x_0: (a * x_t / b + c * x_0 / d, 1 / (a**2 / b + 1 / d)),
             "that is the coefficient of x_s, mean over variance. Multiply by the variance to get the mean.",
@@ -120,6 +125,11 @@ KL = Exercise(
     answer=divergence,
     cases=((1, 0.5, 0.8, 1.3), (3, 0.0, 0.2, 0.5), (10, 4.0, 2.0, 0.7), (2, 1.0, 1.0, 1.0)),
     slips=(
+        Slip(
+            "missing half",
+            lambda d, gap, v_1, v_2: 2 * divergence(d, gap, v_1, v_2),
+            "everything is twice too large: the Gaussian has a factor 1/2 in its exponent, and its root in front.",
+        ),
         Slip(
             "wrong variance under the gap",
             lambda d, gap, v_1, v_2: (d * v_1 / v_2 - d + d * log(v_2 / v_1) + gap / v_1) / 2,
@@ -297,6 +307,11 @@ PRIOR = Exercise(
     answer=prior_cost,
     cases=((1, 0.64, 0.3), (784, 700.0, 0.02), (2, 5.0, 0.6)),
     slips=(
+        Slip(
+            "missing half",
+            lambda d, energy, bar: 2 * prior_cost(d, energy, bar),
+            "everything is twice too large: the Gaussian has a factor 1/2 in its exponent, and its root in front.",
+        ),
         Slip(
             "means only",
             lambda d, energy, bar: bar * energy / 2,

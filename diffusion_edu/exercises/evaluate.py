@@ -86,7 +86,7 @@ FLOOR = Exercise(
 
 def inception(p: Tensor) -> Tensor:
     """exp of the mean KL to the average."""
-    return (p * (p / p.mean(0)).log()).sum(1).mean().exp()
+    return torch.xlogy(p, p / p.mean(0)).sum(1).mean().exp()
 
 
 def probabilities(n: int, k: int, seed: int) -> Tensor:
@@ -133,7 +133,6 @@ SCORE = Exercise(
             "two to the power of nats. Take natural logarithms and exp, or base 2 in both places.",
         ),
     ),
-    tolerance=1e-8,
 )
 
 # The kernel distance
@@ -292,7 +291,6 @@ COVERAGE = Exercise(
         ),
         Slip("limit", lambda n, m, k: 1 - 2.0**-k, "that is the limit for many points, equally many of both."),
     ),
-    tolerance=1e-8,
 )
 
 # The basic bootstrap interval
@@ -301,7 +299,7 @@ BOOTSTRAP = Exercise(
     name="evaluate-bootstrap",
     question="Basic interval (low, high) from a figure and the lower and upper quantile of its resamples.",
     answer=lambda figure, lower, upper: (2 * figure - upper, 2 * figure - lower),
-    cases=((1.0, 0.9, 1.6), (0.3, 0.35, 0.5), (5.0, 4.0, 7.5)),
+    cases=((1.0, 0.9, 1.6), (0.3, 0.35, 0.5), (0.4, 0.3, 1.1)),
     slips=(
         Slip(
             "percentile",
@@ -322,6 +320,11 @@ BOOTSTRAP = Exercise(
             "differences",
             lambda figure, lower, upper: (figure - upper, figure - lower),
             "those are the errors. The interval is the figure plus them.",
+        ),
+        Slip(
+            "cut at 0",
+            lambda figure, lower, upper: (max(0.0, 2 * figure - upper), 2 * figure - lower),
+            "you cut the lower end at 0. Leave it: a negative end says that 0 is not excluded.",
         ),
     ),
 )

@@ -199,6 +199,11 @@ HEUN = Exercise(
             lambda x, a, b, c: heun(x, a, 2 * a - b, c),
             "the noise level falls: the step is next_level - level, below zero.",
         ),
+        Slip(
+            "minus",
+            lambda x, a, b, c: 2 * x - heun(x, a, b, c),
+            "next_level - level is negative already, and your minus turns the last step round once more: add it.",
+        ),
     ),
 )
 
@@ -304,7 +309,7 @@ ANALYTIC = Exercise(
     name="fast-analytic",
     question="The best variance of a step, from alpha_t, sigma_t, alpha_s, sigma_s and E |score|^2 / d.",
     answer=best_variance,
-    cases=((0.6, 0.8, 0.8, 0.6, 1.1), (0.28, 0.96, 0.8, 0.6, 0.8), (0.8, 0.6, 0.96, 0.28, 1.5)),
+    cases=((0.6, 0.8, 0.8, 0.6, 1.1), (0.28, 0.96, 0.8, 0.6, 0.8), (0.5, 2.0, 0.9, 0.7, 0.2)),
     slips=(
         Slip(
             "small",

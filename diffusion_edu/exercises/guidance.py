@@ -297,7 +297,6 @@ VARIANCE = Exercise(
             "the two laws are exchanged: at w = 1 the variance must be v_y.",
         ),
     ),
-    tolerance=1e-8,
 )
 
 
@@ -351,7 +350,6 @@ INTERVAL = Exercise(
             "that is how a deviation is narrowed. A variance is narrowed by the square.",
         ),
     ),
-    tolerance=1e-8,
 )
 
 EXERCISES = (EPS, X0, CFG, IMPLICIT, GRADIENT, SHIFT, VARIANCE, INTERVAL)

@@ -356,7 +356,7 @@ COLLAPSE = Exercise(
     name="latent-collapse",
     question="Nats carried by a unit of the best linear-Gaussian model, from data variance and decoder deviation.",
     answer=rate_of_unit,
-    cases=((4.0, 1.0), (0.5, 1.0), (0.3, 0.2), (2.0, 2.0)),
+    cases=((4.0, 1.0), (0.5, 1.0), (0.3, 0.2), (3.0, 2.0)),
     slips=(
         Slip(
             "deviation for variance",

@@ -141,6 +141,11 @@ HEUN = Exercise(
             "your step goes the other way: h = s - t, which is negative when time falls.",
         ),
         Slip(
+            "minus",
+            lambda x, t, s, a: 2 * x - heun_step(x, t, s, a),
+            "h = s - t has its sign already, and your minus turns the last step round once more: add it.",
+        ),
+        Slip(
             "euler",
             lambda x, t, s, a: x - (s - t) * a * t * x,
             "that is Euler's step: order 1.",

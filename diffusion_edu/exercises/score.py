@@ -268,6 +268,13 @@ TWEEDIE = Exercise(
             "means *less* doubt.",
         ),
         Slip(
+            "sigma once in the mean",
+            lambda alpha, sigma, x_t, score, slope: (
+                (x_t + sigma * score) / alpha, sigma**2 / alpha**2 * (1 + sigma**2 * slope),
+            ),
+            "the variance is right. In the mean, too, the score comes with sigma squared.",
+        ),
+        Slip(
             "no alpha",
             lambda alpha, sigma, x_t, score, slope: (x_t + sigma**2 * score, sigma**2 * (1 + sigma**2 * slope)),
             "that is mean and variance of alpha x_0. Divide by alpha and by alpha squared.",
@@ -549,17 +556,17 @@ def _model(x: Tensor, sigma: Tensor) -> Tensor:
     return x / (1 + sigma**2) + 0.1 * torch.sin(x)
 
 
-def _batch(seed: int) -> tuple:
+def _batch(seed: int, alpha: Callable[[Tensor], Tensor]) -> tuple:
     x0, z = _numbers(4, 3, seed=seed), _numbers(4, 3, seed=seed + 1)
     sigma = torch.tensor([[0.2], [0.5], [0.9], [0.99]], dtype=torch.float64)
-    return _model, x0, z, (1 - sigma**2).sqrt(), sigma
+    return _model, x0, z, alpha(sigma), sigma
 
 
 TRAINING_LISTING = Exercise(
     name="score-training-listing",
     question="Loss of a denoising network on one batch: x0, z standard normal, alpha and sigma of each row (N, 1).",
     answer=denoiser_loss,
-    cases=(_batch(70), _batch(80)),
+    cases=(_batch(70, lambda sigma: (1 - sigma**2).sqrt()), _batch(80, lambda sigma: 1 - sigma)),
     slips=(
         Slip(
             "clean input",
@@ -624,8 +631,8 @@ SGD_STEP = Exercise(
     ),
     answer=sgd_step,
     cases=tuple(
-        (theta, _numbers(6, seed=s), _numbers(6, seed=s + 1), 0.8, 0.6, rate)
-        for theta, s, rate in ((0.5, 90, 0.1), (1.4, 92, 0.01))
+        (theta, _numbers(6, seed=s), _numbers(6, seed=s + 1), alpha, 0.6, rate)
+        for theta, s, alpha, rate in ((0.5, 90, 0.8, 0.1), (1.4, 92, 0.4, 0.01))
     ),
     slips=(
         Slip(

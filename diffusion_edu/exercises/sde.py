@@ -257,8 +257,9 @@ GIRSANOV = Exercise(
         Slip(
             "factor g^2 forgotten",
             lambda g2, gap2: gap2 / 2,
-            "you took the score's error for the drift's. The drift is off by g^2 times the score's error, and the noise has "
-            "the variance g^2: g^4 / g^2 stays. For the Ornstein-Uhlenbeck process, with g^2 = 2, you are off by 2.",
+            "neither the drift's g^2 nor the noise's variance is in it. The drift is off by g^2 times the score's error, "
+            "and the noise has the variance g^2: g^4 / g^2 stays. For the Ornstein-Uhlenbeck process, with g^2 = 2, you are "
+            "off by 2.",
         ),
         Slip(
             "missing half",
@@ -277,7 +278,7 @@ GIRSANOV = Exercise(
         ),
         Slip(
             "deviation for variance",
-            lambda g2, gap2: sqrt(g2) * gap2 / 2,
+            lambda g2, gap2: g2**1.5 * gap2 / 2,
             "a KL divergence of Gaussians divides by the variance, not by the deviation.",
         ),
     ),
