@@ -138,8 +138,9 @@ class ErrorBudget(Widget):
         found = self.split(self.evaluations, self.training)
         network = f"a network trained for {self.training} steps" if self.training else "the exact denoiser"
         return (
-            f"Left, the distance of {self.sampler}'s samples from data against evaluations: networks trained for longer lie "
-            f"lower, each curve is flat where its network is the limit; the exact denoiser's falls to the floor. Right, "
+            f"Left, the distance of {self.sampler}'s samples from data against evaluations: networks trained for a thousand "
+            f"steps and more lie far lower than the others, each curve is flat where its network is the limit; the exact "
+            f"denoiser's falls to the floor. Right, "
             f"stacked bars: with {self.evaluations} evaluations and {network} the distance {found['total'].value:.3f} is "
             f"{found['floor'].value:.3f} floor, {found['steps'].value:.3f} steps and {found['network'].value:.3f} network."
         )
