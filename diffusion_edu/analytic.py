@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction, check_labels
-from diffusion_edu.process import Prediction, check_times, expand_to, normal_like
+from diffusion_edu.process import Prediction, check_floating, check_times, expand_to, normal_like
 from diffusion_edu.schedules import Schedule
 
 
@@ -23,6 +23,7 @@ class GaussianMixture:
     def __init__(self, means: Tensor, stds: Tensor | float, weights: Tensor | None = None) -> None:
         if means.ndim != 2 or len(means) == 0:
             raise ValueError(f"means must have shape (components, dim), got {tuple(means.shape)}")
+        check_floating(means, "means")
         stds = torch.as_tensor(stds, dtype=means.dtype)
         stds = stds.expand(len(means)) if stds.ndim == 0 else stds
         weights = torch.ones_like(stds) if weights is None else torch.as_tensor(weights, dtype=means.dtype)
@@ -46,6 +47,7 @@ class GaussianMixture:
         """log of weights_k N(x; alpha means_k, alpha^2 stds_k^2 + sigma^2), (N, K); alpha, sigma: () or (N,)."""
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"need points (N, {self.dim}), got {tuple(x.shape)}")
+        check_floating(x, "points")
         alpha, sigma = alpha.to(x.dtype).reshape(-1, 1), sigma.to(x.dtype).reshape(-1, 1)
         variance = alpha**2 * self.stds**2 + sigma**2  # (N or 1, K)
         distance = (x[:, None] - alpha[:, :, None] * self.means).square().sum(2)  # (N, K)
@@ -99,11 +101,15 @@ class GaussianMixture:
     def classifier(
         self, schedule: Schedule, classes: Tensor | None = None
     ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The exact noise-aware classifier: (x_t, t, y) -> log p(y | x_t) in nats, (N,). classes: as for `denoiser`."""
+        """The exact noise-aware classifier: (x_t, t, y) -> log p(y | x_t) in nats, (N,). classes: as for `denoiser`.
+
+        It raises ValueError for other labels than 0 ... C - 1: "no class" has no probability.
+        """
         classes = self.component_classes(classes)
 
         def log_p_y(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
             check_times(t, x_t)
+            check_labels(y, x_t, int(classes.max()) + 1, null=False)
             log_density = self.component_log_densities(x_t, schedule.alpha(t), schedule.sigma(t))
             return log_density.masked_fill(classes != y[:, None], -torch.inf).logsumexp(1) - log_density.logsumexp(1)
 
@@ -141,6 +147,8 @@ def empirical_denoiser(data: Tensor, schedule: Schedule) -> DenoiserFunction:
 
     def denoise(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         check_times(t, x_t)
+        if y is not None:
+            raise ValueError("the denoiser of a data set knows no classes: give it the images of one class, and no y")
         if x_t.shape[1:] != data.shape[1:]:
             raise ValueError(
                 f"need points like the data, (N, {', '.join(map(str, data.shape[1:]))}), got {tuple(x_t.shape)}"
@@ -189,7 +197,9 @@ class LinearGaussian:
         return torch.distributions.MultivariateNormal(self.bias, covariance).log_prob(x)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (N, m) and covariance (m, m), the same for every x, of p(z | x); x: (N, d)."""
+        """Mean (N, m) and covariance (m, m), the same for every x, of p(z | x); x: (N, d), ValueError for another width."""
+        if x.shape[1:] != self.bias.shape:
+            raise ValueError(f"need points (N, {len(self.bias)}), got {tuple(x.shape)}")
         precision = torch.eye(self.weight.shape[1]).to(self.weight) + self.weight.T @ self.weight / self.noise**2
         covariance = torch.linalg.inv(precision)
         return (x - self.bias) @ self.weight @ covariance / self.noise**2, covariance
@@ -197,8 +207,12 @@ class LinearGaussian:
     def elbo_terms(self, x: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """E_q log p(x | z), (N,), and KL(q || N(0, I)), (N,), in nats, for q = N(mean, covariance).
 
-        x: (N, d); mean: (N, m) or (m,); covariance: (m, m), symmetric and positive.
+        x: (N, d); mean: (N, m) or (m,); covariance: (m, m), symmetric and positive. Raises ValueError for others.
         """
+        if x.shape[1:] != self.bias.shape:
+            raise ValueError(f"need points (N, {len(self.bias)}), got {tuple(x.shape)}")
+        if not torch.allclose(covariance, covariance.T) or bool(torch.linalg.cholesky_ex(covariance).info):
+            raise ValueError(f"a covariance must be symmetric and positive, got {covariance.tolist()}")
         error = (x - mean @ self.weight.T - self.bias).square().sum(1)
         spread = torch.trace(self.weight @ covariance @ self.weight.T)
         constant = len(self.bias) / 2 * log(2 * pi * self.noise**2)

@@ -68,7 +68,7 @@ def save(
 
     network: {"class": one of NETWORKS, "arguments": its keyword arguments}. facts: whatever else the manifest shall
     say (schedule, target, data set, training, metrics). keep: names of facts that a manifest of the very same weights,
-    if `folder` has one, knows better. Raises ValueError when the folder cannot be written.
+    if `folder` has one, knows better. Raises ValueError when the folder cannot be written, or a fact not put into JSON.
     """
     weights = save_bytes({name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()})
     digest = hashlib.sha256(weights).hexdigest()
@@ -85,6 +85,10 @@ def save(
         "bytes": len(weights),
         "sha256": digest,
     }
+    try:
+        json.dumps(manifest)
+    except TypeError as error:  # before the old weights are gone
+        raise ValueError(f"a manifest holds numbers, strings, lists and dictionaries: {error}") from None
     write_atomically(Path(folder) / "model.safetensors", weights)
     write_json(Path(folder) / "manifest.json", manifest)
     return manifest

@@ -46,18 +46,20 @@ class Denoiser(nn.Module):
         return Prediction(self.schedule, x_t, t, self.net(shown, times, y), self.target)
 
 
-def check_labels(y: Tensor | None, x: Tensor, num_classes: int | None) -> None:
-    """Raise ValueError unless `y` is None or holds one class for each of the N rows of `x`.
+def check_labels(y: Tensor | None, x: Tensor, num_classes: int | None, null: bool = True) -> None:
+    """Raise ValueError unless `y` is None or holds one class, a whole number, for each of the N rows of `x`.
 
-    Allowed are 0 ... num_classes - 1, and num_classes itself, which stands for "no class"; values are read on a CPU only.
+    Allowed are 0 ... num_classes - 1, and with `null` num_classes itself, which stands for "no class"; values are read on a
+    CPU only.
     """
     if y is None:
         return
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool:
+        raise ValueError(f"labels must be a tensor of whole numbers, got {getattr(y, 'dtype', repr(y))}")
     if y.shape != x.shape[:1]:
         raise ValueError(f"labels must have shape ({x.shape[0]},), one for each image, got {tuple(y.shape)}")
     if num_classes is None or not within_reach(y):
         return
-    if bool(((y < 0) | (y > num_classes)).any()):
-        raise ValueError(
-            f"labels must lie in 0 ... {num_classes - 1} ({num_classes} = no class), got {int(y.min())} to {int(y.max())}"
-        )
+    if bool(((y < 0) | (y >= num_classes + null)).any()):
+        no_class = f" ({num_classes} = no class)" if null else ""
+        raise ValueError(f"labels must lie in 0 ... {num_classes - 1}{no_class}, got {int(y.min())} to {int(y.max())}")

@@ -33,9 +33,10 @@ def draw_frame(run: Run, shape: tuple[int, ...]) -> np.ndarray:
 
     By DDIM with DDIM_STEPS steps. The run, and the stream of random numbers, stay as they were.
     """
+    was_training = run.denoiser.training
     run.denoiser.eval()
     rows = [to_uint8(draw_digits(net, run.denoiser, shape)) for net in (run.ema.net, run.denoiser.net)]
-    run.denoiser.train()
+    run.denoiser.train(was_training)
     return torch.stack(rows).cpu().numpy()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_edu.denoisers import DenoiserFunction
+from diffusion_edu.denoisers import DenoiserFunction, check_labels
 from diffusion_edu.likelihood import encode, likelihood_grid
 from diffusion_edu.process import Prediction, expand_to, normal_like, q_sample
 from diffusion_edu.samplers import ancestral, probability_flow, sample
@@ -58,6 +58,7 @@ def classifier_free(denoiser: DenoiserFunction, w: float) -> DenoiserFunction:
     def rule(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         if y is None:
             raise ValueError("classifier-free guidance needs labels y, got None")
+        check_labels(y, x_t, null_class)
         times = t if t.ndim == 0 else torch.cat([t, t])
         both = unclipped(denoiser)(torch.cat([x_t, x_t]), times, torch.cat([torch.full_like(y, null_class), y]))
         null, conditional = both.x0.chunk(2)

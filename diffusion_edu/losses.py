@@ -9,12 +9,25 @@ from torch import Tensor
 
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.likelihood import step_kl
-from diffusion_edu.process import SIGMA_DATA, Prediction, expand_to, input_spread, q_sample, transition
+from diffusion_edu.process import (
+    SIGMA_DATA,
+    Prediction,
+    check_floating,
+    check_target,
+    expand_to,
+    input_spread,
+    q_sample,
+    transition,
+)
 from diffusion_edu.schedules import Schedule
 
 
 def target_value(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor, target: str) -> Tensor:
-    """What a network with this target is asked for, (N, ...): the face of that name of `Prediction`."""
+    """What a network with this target is asked for, (N, ...): the face of that name of `Prediction`.
+
+    Raises ValueError for another target than TARGETS.
+    """
+    check_target(target)
     alpha, sigma = expand_to(schedule.alpha(t), x0), expand_to(schedule.sigma(t), x0)
     if target == "v":
         return alpha * eps - sigma * x0
@@ -44,8 +57,10 @@ SIGMOID_BIAS = 2.0  # log-SNR at which the sigmoid weight is a half
 def x0_factor(schedule: Schedule, t: Tensor, target: str) -> Tensor:
     """By how much the squared error of `target` exceeds that of x_0 at the same x_t, shaped like `t`, > 0.
 
-    From x_t = alpha x_0 + sigma eps: alpha^2 / sigma^2 for eps, and so on (Salimans & Ho 2022, Sec. 4).
+    From x_t = alpha x_0 + sigma eps: alpha^2 / sigma^2 for eps, and so on (Salimans & Ho 2022, Sec. 4). Raises ValueError
+    for another target than TARGETS.
     """
+    check_target(target)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if target == "x0":
         return torch.ones_like(alpha)
@@ -62,8 +77,9 @@ def loss_weight(schedule: Schedule, t: Tensor, target: str, weight: str = "simpl
     "simple": 1, whatever the target. The other two do not depend on the target. "min-snr": the error of x_0 counts
     min(SNR, 5) times (Hang et al. 2023). "sigmoid": the error of eps counts sigmoid(2 - log SNR) for each unit of
     log SNR (Kingma & Gao 2023; Hoogeboom et al. 2024): a bound on the likelihood of data with noise added, on any schedule.
-    Raises ValueError for another weight.
+    Raises ValueError for another target or weight.
     """
+    check_target(target)
     if weight not in WEIGHTS:
         raise ValueError(f"unknown weight {weight!r}; known: {', '.join(WEIGHTS)}")
     if weight == "simple":
@@ -82,7 +98,8 @@ def spread_times(schedule: Schedule, n: int, generator: torch.Generator | None =
     (Kingma et al. 2021, App. I.1).
     """
     device = None if generator is None else generator.device
-    u = (torch.rand(1, generator=generator, device=device) + torch.arange(n, device=device) / n) % 1
+    first = torch.rand(1, generator=generator, device=device, dtype=torch.float32)
+    u = (first + torch.arange(n, device=device, dtype=torch.float32) / n) % 1
     return schedule.t_min + (schedule.t_max - schedule.t_min) * u
 
 
@@ -166,6 +183,7 @@ def denoising_score_matching(score_fn: ScoreFunction, x: Tensor, sigma: Tensor |
     """
     if eps.shape != x.shape:
         raise ValueError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
+    check_floating(x)
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.shape not in ((), x.shape[:1]) or not bool((sigma > 0).all()):
         raise ValueError(f"sigma must be positive, a number or one for each of {len(x)} points, got {sigma.tolist()}")

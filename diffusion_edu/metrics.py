@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffusion_edu.data import Dataset, to_float, to_uint8
 from diffusion_edu.likelihood import bits_per_dim
 from diffusion_edu.networks import VAE, Classifier
-from diffusion_edu.process import normal_like
+from diffusion_edu.process import check_floating, normal_like
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,9 +70,12 @@ def sliced_wasserstein(
 @torch.no_grad()
 def judge(classifier: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
     """Features (N, D), where the classifier is, and predicted classes (N,) of float images (N, C, H, W) in [-1, 1]."""
-    device = next(classifier.parameters(), images).device
+    device, was_training = next(classifier.parameters(), images).device, classifier.training
+    classifier.eval()  # else it drops features, and learns from what it judges
     features = torch.cat([classifier.features(chunk.to(device)) for chunk in images.split(batch)])
-    return features, classifier.head(features).argmax(1).to(images.device)
+    classes = classifier.head(features).argmax(1).to(images.device)
+    classifier.train(was_training)
+    return features, classes
 
 
 def real_parts(train: Dataset, n: int, seed: int = 0) -> Iterator[Tensor]:
@@ -95,6 +98,8 @@ def share_error(hits: int, n: int) -> float:
 
 def accuracy(seen: Tensor, y: Tensor) -> dict[str, float]:
     """Share of images whose class `seen` (N,) is the one asked for, y (N,), and its standard error (`share_error`)."""
+    if seen.shape != y.shape:
+        raise ValueError(f"need a label for each image, {tuple(seen.shape)}, got {tuple(y.shape)}")
     hits = int((seen == y).sum())
     return {"accuracy": hits / len(y), "accuracy_error": share_error(hits, len(y))}
 
@@ -172,6 +177,8 @@ class RealImages:
 
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """|left_i - right_j|^2, (N, M), for points (N, D) and (M, D), by one matrix product; rounding below 0 is cut."""
+    check_floating(left, "points")
+    check_floating(right, "points")
     product = left @ right.T
     return (left.square().sum(1)[:, None] + right.square().sum(1) - 2 * product).clamp(min=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -49,13 +50,16 @@ def use_style() -> None:
 def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Tile images (N, C, H, W) in [-1, 1] row by row into one picture (rows, width) or (rows, width, 3), uint8.
 
-    The gaps are white. Raises ValueError unless N is a multiple of `columns`.
+    The gaps are white. Raises ValueError unless N is a multiple of `columns`, and for a gap below 0.
     """
     if len(images) % columns:
         raise ValueError(f"{len(images)} images do not fill rows of {columns}")
+    if gap < 0:
+        raise ValueError(f"gap must be at least 0, got {gap}")
     padded = torch.nn.functional.pad(to_uint8(images), (0, gap, 0, gap), value=255)
     rows = [torch.cat(list(row), dim=2) for row in padded.split(columns)]
-    picture = torch.cat(rows, dim=1)[:, :-gap, :-gap]
+    whole = torch.cat(rows, dim=1)
+    picture = whole[:, : whole.shape[1] - gap, : whole.shape[2] - gap]
     return picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)
 
 
@@ -206,7 +210,7 @@ def frontier(ax: Axes, curves: dict[str, Sequence[Sequence[float]]], floor: tupl
 
 def curves_by_method(ax: Axes, rows: Sequence[dict], key: str, x: str = "t") -> Axes:
     """Draw rows[...][key], a pair of mean and standard error, over rows[...][x], one curve for each row["method"]."""
-    for method, colour in zip(dict.fromkeys(row["method"] for row in rows), COLOURS, strict=False):
+    for method, colour in zip(dict.fromkeys(row["method"] for row in rows), cycle(COLOURS), strict=False):
         some = [row for row in rows if row["method"] == method]
         means, errors = zip(*(row[key] for row in some), strict=True)
         ax.errorbar([row[x] for row in some], means, errors, fmt="o-", ms=4, color=colour, label=method)

@@ -18,8 +18,21 @@ TARGETS = ("eps", "x0", "v", "score", "edm")
 SIGMA_DATA = 0.5  # the deviation of an image's pixels that EDM reckons with
 
 
+def check_floating(x: Tensor, name: str = "x") -> None:
+    """Raise ValueError for whole numbers: stored images would be taken modulo 256, and coefficients cut to 0."""
+    if not x.is_floating_point():
+        raise ValueError(f"{name} must be floating-point (of stored images: data.to_float), got {x.dtype}")
+
+
+def check_target(target: str) -> None:
+    """Raise ValueError unless `target` is one of TARGETS."""
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+
+
 def expand_to(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Give a coefficient of shape () or (N,) trailing axes, so that it multiplies `x` of shape (N, ...)."""
+    """Give a coefficient of shape () or (N,) trailing axes, so that it multiplies `x` of shape (N, ...), floating-point."""
+    check_floating(x)
     coefficient = coefficient.to(x.dtype)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
@@ -39,6 +52,8 @@ def within_reach(x: Tensor) -> bool:
 
 def check_times(t: Tensor, x: Tensor, name: str = "t") -> None:
     """Raise ValueError unless `t` has shape () or (N,) for x of shape (N, ...) and, on a CPU, lies in [0, 1]."""
+    if not isinstance(t, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {t!r}")
     if t.ndim > 1 or (t.ndim == 1 and t.shape[0] != x.shape[0]):
         raise ValueError(f"{name} must have shape () or ({x.shape[0]},), got {tuple(t.shape)}")
     if within_reach(t) and not bool(((t >= 0) & (t <= 1)).all()):
@@ -61,11 +76,13 @@ def transition(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor
     """alpha_{t|s} and sigma^2_{t|s} of q(x_t | x_s) for s <= t (Kingma et al. 2021, Eq. 20-22).
 
     Same shape as `t` and `s`. The variance is -sigma_t^2 expm1(log_snr(t) - log_snr(s)), which loses no digits
-    when s is close to t. Raises ValueError when s > t.
+    when s is close to t. Raises ValueError unless 0 <= s <= t <= 1.
     """
     t, s = torch.broadcast_tensors(t, s)
     if within_reach(t) and bool((s > t).any()):
         raise ValueError(f"need s <= t, got s up to {float(s.max()):.6g} and t from {float(t.min()):.6g}")
+    if within_reach(t) and not bool(((s >= 0) & (t <= 1)).all()):
+        raise ValueError(f"times must lie in [0, 1], got {float(s.min()):.6g} to {float(t.max()):.6g}")
     drop = schedule.log_snr(t) - schedule.log_snr(s)
     drop = drop.masked_fill(s == t, 0)  # inf - inf where both are 0 or 1
     ratio = (schedule.alpha(t) / schedule.alpha(s)).masked_fill(s == t, 1)
@@ -110,8 +127,8 @@ class Prediction:
     target: str = "eps"
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(f"unknown target {self.target!r}; known: {', '.join(TARGETS)}")
+        check_target(self.target)
+        check_times(self.t, self.x_t)
         if self.value.shape != self.x_t.shape:
             raise ValueError(f"a prediction for x_t of shape {tuple(self.x_t.shape)} came as {tuple(self.value.shape)}")
 

@@ -61,6 +61,8 @@ def walk(
 
 def check_grid(ts: Tensor) -> None:
     """Raise ValueError unless `ts` is a strictly decreasing 1-D grid of at least two times in [0, 1]."""
+    if not isinstance(ts, Tensor):
+        raise ValueError(f"a time grid is a tensor, such as time_grid(schedule, steps), got {ts!r}")
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"a time grid is 1-D with at least two times, got shape {tuple(ts.shape)}")
     if not bool((ts[1:] < ts[:-1]).all()):
@@ -72,10 +74,12 @@ def check_grid(ts: Tensor) -> None:
 
 
 def sample(steps: Iterator[Step]) -> Tensor:
-    """Run a sampler to its end and return the last x, (N, ...)."""
+    """Run a sampler to its end and return the last x, (N, ...). Raises ValueError for one that has been run already."""
     x = None
     for step in steps:
         x = step.x
+    if x is None:
+        raise ValueError("this sampler has been run to its end: make a new one")
     return x
 
 
@@ -94,6 +98,7 @@ def ancestral(
     function (t, s) -> variance, or a tensor (K,) with that of each of the K steps, such as `likelihood.optimal_variance`.
     The step to t = 0 adds no noise: the posterior's variance is 0 there, and any other is left out.
     """
+    check_grid(ts)
     variance_of = variance_rule(variance, len(ts) - 1)
 
     def rule(prediction: Prediction, s: Tensor) -> Tensor:
@@ -310,7 +315,12 @@ def adaptive_solve(
 
     def right_hand_side(t: float, flat: Any) -> Any:
         time = torch.tensor(t, dtype=torch.float64, device=x.device)
-        return slope(as_tensor(flat), time).detach().double().flatten().cpu().numpy()
+        found = slope(as_tensor(flat), time)
+        if t == t_from and not bool(found.isfinite().all()):  # scipy would find no first step, and go on for ever
+            raise FloatingPointError(
+                f"{solver} stopped at t = {t:.6g} on the way to {t_to:.6g}: the slope is not finite"
+            )
+        return found.detach().double().flatten().cpu().numpy()
 
     start = x.detach().double().flatten().cpu().numpy()
     found = solve_ivp(right_hand_side, (t_from, t_to), start, method=solver, rtol=rtol, atol=atol)
@@ -363,6 +373,8 @@ def langevin(
         for k in range(1, steps + 1):
             with torch.no_grad():
                 score = score_fn(x)
+                if score.shape != x.shape:
+                    raise ValueError(f"a score has the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}")
                 x = langevin_step(x, score, step, normal_like(x, generator) if noise else None)
             yield Step(torch.tensor(k * step, dtype=torch.float64), x, score)
 
@@ -434,7 +446,8 @@ def edm(
     """
     if not 0 <= churn < float("inf"):
         raise ValueError(f"churn must be at least 0, got {churn}")
-    gamma = min(churn / max(len(ts) - 1, 1), 2**0.5 - 1)
+    check_grid(ts)
+    gamma = min(churn / (len(ts) - 1), 2**0.5 - 1)
 
     def stir(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         schedule = denoiser.schedule
@@ -557,7 +570,8 @@ def inpaint(
     step). r evaluations a step. Not exact: even with the exact score the parts agree only in part, more so for larger r.
     Raises ValueError for a mask of other numbers, shapes that disagree, or resamplings < 1.
     """
-    if known.shape != x_T.shape or torch.broadcast_shapes(mask.shape, x_T.shape) != x_T.shape:
+    fits = all(m in (1, n) for m, n in zip(mask.shape[::-1], x_T.shape[::-1], strict=False))
+    if known.shape != x_T.shape or mask.ndim > x_T.ndim or not fits:
         raise ValueError(
             f"known and mask must fit x_T, {tuple(x_T.shape)}, got {tuple(known.shape)} and {tuple(mask.shape)}"
         )
@@ -606,11 +620,19 @@ NEEDS_GENERATOR = ("analytic", "ancestral", "ddim", "edm-churn", "euler-maruyama
 TWICE_A_STEP = ("edm", "edm-churn", "heun", "predictor-corrector")  # but for the step to t = 0
 
 
+def check_sampler(name: str) -> None:
+    """Raise ValueError unless `name` is one of SAMPLERS."""
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
+
+
 def evaluations(sampler: str, steps: int) -> int:
-    """Network evaluations of one image, for a name in SAMPLERS; with guidance each costs twice."""
+    """Network evaluations of one image, for a name in SAMPLERS; with guidance each costs twice. ValueError for others."""
+    check_sampler(sampler)
     return 2 * steps - 1 if sampler in TWICE_A_STEP else steps
 
 
 def steps_within(sampler: str, budget: int) -> int:
-    """The largest number of steps that a budget of evaluations allows, for a name in SAMPLERS."""
+    """The largest number of steps that a budget of evaluations allows, for a name in SAMPLERS; ValueError for others."""
+    check_sampler(sampler)
     return (budget + 1) // 2 if sampler in TWICE_A_STEP else budget

@@ -285,11 +285,15 @@ class DiscreteBetas(VariancePreserving):
         """log alpha = (1/2) sum over j <= k of log(1 - beta_j), at k = t T; linear between whole k."""
         increments = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)) / 2
         knots = torch.cat([increments.new_zeros(1), increments.cumsum(0)]).to(t.device)
+        on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_cpu and not bool(((t > -1e-6) & (t < 1 + 1e-6)).all()):
+            raise ValueError(f"t = k / T must lie in [0, 1], got {float(t.min()):.6g} to {float(t.max()):.6g}")
         position = (t.double() * self.steps).clamp(0, self.steps)
         # a time that is k / T up to rounding is k / T
         position = torch.where((position - position.round()).abs() < 1e-4, position.round(), position)
         k = position.floor().long().clamp(max=self.steps - 1)
-        return torch.lerp(knots[k], knots[k + 1], position - k).to(t.dtype)
+        log_alpha = torch.lerp(knots[k], knots[k + 1], position - k)
+        return log_alpha.to(t.dtype) if t.is_floating_point() else log_alpha
 
     def alpha(self, t: Tensor) -> Tensor:
         return self.log_alpha(t).exp()
@@ -341,6 +345,8 @@ def time_grid(schedule: Schedule, steps: int, spacing: str = "uniform", start: f
 
 def time_at_log_snr(schedule: Schedule, log_snr: Tensor, ends: tuple[float, float] | None = None) -> Tensor:
     """Times between `ends`, by default [t_min, t_max], at which the log-SNR has the given values, by bisection."""
+    if not log_snr.is_floating_point():
+        raise ValueError(f"log_snr must be floating-point, as its times will be, got {log_snr.dtype}")
     first, last = (schedule.t_min, schedule.t_max) if ends is None else ends
     low, high = torch.full_like(log_snr, first), torch.full_like(log_snr, last)
     for _ in range(60):  # 2^-60 is below float64's spacing on [0, 1]

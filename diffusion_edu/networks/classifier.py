@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from diffusion_edu.denoisers import check_labels
 from diffusion_edu.networks.unet import FourierTime
 
 
@@ -112,7 +113,8 @@ class NoisyClassifier(nn.Module):
         return self.head(x_t)
 
     def log_p_y(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """log p(y | x_t) in nats, (N,), for labels y (N,)."""
+        """log p(y | x_t) in nats, (N,), for labels y (N,) in 0 ... num_classes - 1; ValueError for others."""
+        check_labels(y, x_t, self.num_classes, null=False)
         return self(x_t, t).log_softmax(1).gather(1, y[:, None])[:, 0]
 
 

@@ -30,6 +30,10 @@ class PixelLogistic:
 
         A bin (l, u) holds sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - e^(l - u)): no digits are lost.
         """
+        if images.ndim != 4 or images.shape[1:] != self.location.shape[1:]:
+            raise ValueError(
+                f"need images (N, {', '.join(map(str, self.location.shape[1:]))}), got {tuple(images.shape)}"
+            )
         width = BIN * (-self.log_scale).exp()  # of a bin, in units of the scale
         centre = (to_float(images) - self.location) * (-self.log_scale).exp()
         below_top, above_bottom = images < LEVELS - 1, images > 0
