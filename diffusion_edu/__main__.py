@@ -89,7 +89,10 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--weight", default="simple", help=", ".join(training.CHOICES["weight"]))
     choice.add_argument("--ema", type=float, default=0.05, help="width of the weight average, as a share of the run")
     choice.add_argument("--p-null", type=float, default=0.1, help="share of labels withheld")
-    speed = train.add_argument_group("speed", "auto: what was measured to be fastest on a device of this kind")
+    about = (
+        "auto: the fastest that was measured on a device of this kind; on a CPU --compile only if asked: it takes time"
+    )
+    speed = train.add_argument_group("speed", about)
     for name in ("precision", "compile"):
         speed.add_argument(f"--{name}", default="auto", help="auto, " + ", ".join(training.CHOICES[name]))
     speed.add_argument(
