@@ -106,10 +106,11 @@ class GaussianMixture:
         It raises ValueError for other labels than 0 ... C - 1: "no class" has no probability.
         """
         classes = self.component_classes(classes)
+        num_classes = int(classes.max()) + 1
 
         def log_p_y(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
             check_times(t, x_t)
-            check_labels(y, x_t, int(classes.max()) + 1, null=False)
+            check_labels(y, x_t, num_classes, null=False)
             log_density = self.component_log_densities(x_t, schedule.alpha(t), schedule.sigma(t))
             return log_density.masked_fill(classes != y[:, None], -torch.inf).logsumexp(1) - log_density.logsumexp(1)
 
@@ -211,7 +212,9 @@ class LinearGaussian:
         """
         if x.shape[1:] != self.bias.shape:
             raise ValueError(f"need points (N, {len(self.bias)}), got {tuple(x.shape)}")
-        if not torch.allclose(covariance, covariance.T) or bool(torch.linalg.cholesky_ex(covariance).info):
+        rounding = 1e-5 * float(covariance.abs().max())
+        symmetric = torch.allclose(covariance, covariance.T, atol=rounding)
+        if not symmetric or bool(torch.linalg.cholesky_ex(covariance).info):
             raise ValueError(f"a covariance must be symmetric and positive, got {covariance.tolist()}")
         error = (x - mean @ self.weight.T - self.bias).square().sum(1)
         spread = torch.trace(self.weight @ covariance @ self.weight.T)

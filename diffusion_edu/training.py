@@ -409,7 +409,7 @@ def share_wrong(found: list[Tensor | None], right: list[Tensor | None], weights:
         [torch.zeros_like(p) if g is None else g for g, p in zip(gs, weights, strict=True)] for gs in (found, right)
     )
     gaps, sizes = torch._foreach_norm(torch._foreach_sub(found, right)), torch._foreach_norm(right)
-    is_wrong = (torch.stack(gaps) > 0.1 * torch.stack(sizes)).tolist()
+    is_wrong = (~(torch.stack(gaps) <= 0.1 * torch.stack(sizes))).tolist()  # NaN is wrong, too
     counts = [p.numel() for p in weights]
     return sum(n for n, bad in zip(counts, is_wrong, strict=True) if bad) / sum(counts)
 

@@ -2,7 +2,7 @@
 
 import re
 from copy import deepcopy
-from itertools import combinations
+from itertools import accumulate, combinations
 
 import numpy as np
 import pytest
@@ -150,6 +150,7 @@ def score(p):
         ("forward-prior-kl", lambda x0, ab: exercises()["forward-prior-kl"].answer(x0.float(), ab)),
         ("forward-alpha-bar", lambda b: np.flip(np.flip(exercises()["forward-alpha-bar"].answer(b).numpy()))),
         ("forward-alpha-bar", lambda b: list(exercises()["forward-alpha-bar"].answer(b))),
+        ("forward-alpha-bar", lambda b: list(accumulate([1.0, *b], lambda bar, beta: bar * (1 - beta)))),
     ],
 )
 def test_a_right_answer_in_another_form_is_right_every_time(name, answer):

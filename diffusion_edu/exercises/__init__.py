@@ -113,10 +113,11 @@ def read(result: Any, right: Any) -> Any:
         raise ValueError(f"a tuple of {len(result)}, where one number or tensor is asked for{comma}")
     try:
         if isinstance(result, list) and any(isinstance(part, Tensor) for part in result):
-            result = torch.stack(result)
+            result = torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in result])
         is_complex = result.is_complex() if isinstance(result, Tensor) else np.iscomplexobj(result)
         if not is_complex:
-            return torch.as_tensor(np.array(result) if isinstance(result, np.ndarray) else result, dtype=torch.float64)
+            result = np.array(result) if isinstance(result, np.ndarray) else result  # torch takes no flipped array
+            return torch.as_tensor(result, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"something of type {type(result).__name__}, no number or tensor") from None
     raise ValueError("a complex number: did you take the root of a negative one?")
