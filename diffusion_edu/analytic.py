@@ -13,6 +13,13 @@ from diffusion_edu.process import Prediction, check_floating, check_times, expan
 from diffusion_edu.schedules import Schedule
 
 
+def check_points(x: Tensor, dim: int) -> None:
+    """Raise ValueError unless `x` has shape (N, dim) and is floating-point."""
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"need points (N, {dim}), got {tuple(x.shape)}")
+    check_floating(x, "points")
+
+
 class GaussianMixture:
     """sum_k weights_k N(means_k, stds_k^2 I) in `dim` dimensions.
 
@@ -45,9 +52,7 @@ class GaussianMixture:
 
     def component_log_densities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log of weights_k N(x; alpha means_k, alpha^2 stds_k^2 + sigma^2), (N, K); alpha, sigma: () or (N,)."""
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"need points (N, {self.dim}), got {tuple(x.shape)}")
-        check_floating(x, "points")
+        check_points(x, self.dim)
         alpha, sigma = alpha.to(x.dtype).reshape(-1, 1), sigma.to(x.dtype).reshape(-1, 1)
         variance = alpha**2 * self.stds**2 + sigma**2  # (N or 1, K)
         distance = (x[:, None] - alpha[:, :, None] * self.means).square().sum(2)  # (N, K)
@@ -199,8 +204,7 @@ class LinearGaussian:
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (N, m) and covariance (m, m), the same for every x, of p(z | x); x: (N, d), ValueError for another width."""
-        if x.shape[1:] != self.bias.shape:
-            raise ValueError(f"need points (N, {len(self.bias)}), got {tuple(x.shape)}")
+        check_points(x, len(self.bias))
         precision = torch.eye(self.weight.shape[1]).to(self.weight) + self.weight.T @ self.weight / self.noise**2
         covariance = torch.linalg.inv(precision)
         return (x - self.bias) @ self.weight @ covariance / self.noise**2, covariance
@@ -210,8 +214,7 @@ class LinearGaussian:
 
         x: (N, d); mean: (N, m) or (m,); covariance: (m, m), symmetric and positive. Raises ValueError for others.
         """
-        if x.shape[1:] != self.bias.shape:
-            raise ValueError(f"need points (N, {len(self.bias)}), got {tuple(x.shape)}")
+        check_points(x, len(self.bias))
         rounding = 1e-5 * float(covariance.abs().max())
         symmetric = torch.allclose(covariance, covariance.T, atol=rounding)
         if not symmetric or bool(torch.linalg.cholesky_ex(covariance).info):

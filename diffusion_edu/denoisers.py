@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion_edu.process import TARGETS, Prediction, check_times, expand_to, input_spread, within_reach
-from diffusion_edu.schedules import Schedule
+from diffusion_edu.process import TARGETS, Prediction, check_times, expand_to, input_spread
+from diffusion_edu.schedules import Schedule, within_reach
 
 DenoiserFunction = Callable[..., Prediction]
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_edu.data import to_float
+from diffusion_edu.denoisers import check_labels
 from diffusion_edu.networks import Classifier, PhotoClassifier
-from diffusion_edu.training import check_pairs, find_precision, fit_classifier, one_cycle
+from diffusion_edu.training import find_precision, fit_classifier, one_cycle
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, reach: int = 4) -> Tensor:
@@ -48,7 +49,7 @@ def fit_photo_classifier(
 
     images, labels: on the network's device; the convolutions compute in bfloat16 where it can. Yields as `one_cycle` does.
     """
-    check_pairs(images, labels, getattr(net, "num_classes", None))
+    check_labels(labels, images, getattr(net, "num_classes", None), null=False)
     device, generator = images.device, torch.Generator().manual_seed(seed)
     half = find_precision("auto", device) == "bfloat16"
     net.to(memory_format=torch.channels_last)  # the order that fast convolutions want

@@ -14,6 +14,7 @@ from diffusion_edu.process import (
     Prediction,
     check_floating,
     check_target,
+    checked_score,
     expand_to,
     input_spread,
     q_sample,
@@ -120,16 +121,6 @@ ScoreFunction = Callable[[Tensor], Tensor]
 def half_square(vectors: Tensor) -> Tensor:
     """|v|^2 / 2 of each row of `vectors` (N, ...): (N,)."""
     return vectors.square().flatten(1).sum(1) / 2
-
-
-def checked_score(score_fn: ScoreFunction, x: Tensor) -> Tensor:
-    """score_fn(x), (N, ...). Raises ValueError unless it has the shape of `x`."""
-    if x.ndim < 2:
-        raise ValueError(f"x must be a batch of points (N, ...), got shape {tuple(x.shape)}")
-    score = score_fn(x)
-    if score.shape != x.shape:
-        raise ValueError(f"a score has the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}")
-    return score
 
 
 def explicit_score_matching(score_fn: ScoreFunction, true_score: ScoreFunction, x: Tensor) -> Tensor:

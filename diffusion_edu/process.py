@@ -5,6 +5,7 @@ All of it follows from x_t = alpha(t) x_0 + sigma(t) eps. These formulas stand h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.noise import SharedNoise
-from diffusion_edu.schedules import Schedule
+from diffusion_edu.schedules import Schedule, within_reach
 
 TARGETS = ("eps", "x0", "v", "score", "edm")
 SIGMA_DATA = 0.5  # the deviation of an image's pixels that EDM reckons with
@@ -22,6 +23,16 @@ def check_floating(x: Tensor, name: str = "x") -> None:
     """Raise ValueError for whole numbers: stored images would be taken modulo 256, and coefficients cut to 0."""
     if not x.is_floating_point():
         raise ValueError(f"{name} must be floating-point (of stored images: data.to_float), got {x.dtype}")
+
+
+def checked_score(score_fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """score_fn(x), (N, ...). Raises ValueError unless it has the shape of `x`."""
+    if x.ndim < 2:
+        raise ValueError(f"x must be a batch of points (N, ...), got shape {tuple(x.shape)}")
+    score = score_fn(x)
+    if score.shape != x.shape:
+        raise ValueError(f"a score has the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}")
+    return score
 
 
 def check_target(target: str) -> None:
@@ -43,11 +54,6 @@ def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return generator.normal(x.shape).to(x)
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-
-
-def within_reach(x: Tensor) -> bool:
-    """Whether a check may look at the values of `x`: not while torch.compile traces, nor on a GPU, which it would stop."""
-    return not torch.compiler.is_compiling() and x.device.type == "cpu"
 
 
 def check_times(t: Tensor, x: Tensor, name: str = "t") -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion_edu.denoisers import DenoiserFunction
-from diffusion_edu.process import Prediction, expand_to, normal_like, posterior, q_sample, transition
+from diffusion_edu.process import Prediction, checked_score, expand_to, normal_like, posterior, q_sample, transition
 from diffusion_edu.schedules import time_at_log_snr
 
 StepRule = Callable[[Prediction, Tensor], Tensor]
@@ -372,9 +372,7 @@ def langevin(
     def run(x: Tensor) -> Iterator[Step]:
         for k in range(1, steps + 1):
             with torch.no_grad():
-                score = score_fn(x)
-                if score.shape != x.shape:
-                    raise ValueError(f"a score has the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}")
+                score = checked_score(score_fn, x)
                 x = langevin_step(x, score, step, normal_like(x, generator) if noise else None)
             yield Step(torch.tensor(k * step, dtype=torch.float64), x, score)
 

@@ -15,6 +15,11 @@ import torch
 from torch import Tensor
 
 
+def within_reach(x: Tensor) -> bool:
+    """Whether a check may look at the values of `x`: not while torch.compile traces, nor on a GPU, which it would stop."""
+    return not torch.compiler.is_compiling() and x.device.type == "cpu"
+
+
 class Schedule(ABC):
     """x_t = alpha(t) x_0 + sigma(t) eps for t in [0, 1]; alpha falls, sigma / alpha rises.
 
@@ -285,8 +290,7 @@ class DiscreteBetas(VariancePreserving):
         """log alpha = (1/2) sum over j <= k of log(1 - beta_j), at k = t T; linear between whole k."""
         increments = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)) / 2
         knots = torch.cat([increments.new_zeros(1), increments.cumsum(0)]).to(t.device)
-        on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_cpu and not bool(((t > -1e-6) & (t < 1 + 1e-6)).all()):
+        if within_reach(t) and not bool(((t > -1e-6) & (t < 1 + 1e-6)).all()):
             raise ValueError(f"t = k / T must lie in [0, 1], got {float(t.min()):.6g} to {float(t.max()):.6g}")
         position = (t.double() * self.steps).clamp(0, self.steps)
         # a time that is k / T up to rounding is k / T

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from diffusion_edu import parallel
 from diffusion_edu.checkpoints import write_atomically
 from diffusion_edu.data import to_float
-from diffusion_edu.denoisers import Denoiser
+from diffusion_edu.denoisers import Denoiser, check_labels
 from diffusion_edu.losses import WEIGHTS, denoising_loss, drop_labels, loss_weight, spread_times, variance_loss
 from diffusion_edu.networks import VarianceHead
 from diffusion_edu.optimizers import OPTIMIZERS, make_optimizers
@@ -477,24 +477,16 @@ def mean_loss(run: Run, losses: list[Tensor]) -> float:
     return float(torch.where(good, mean, torch.nan))
 
 
-def check_pairs(images: Tensor, labels: Tensor, num_classes: int | None) -> None:
-    """Raise ValueError unless each of the images (M, ...) has a label in 0 ... num_classes - 1, if that is known."""
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"need one label for each of {len(images)} images, got {tuple(labels.shape)}")
-    if num_classes and not bool(((labels >= 0) & (labels < num_classes)).all()):
-        raise ValueError(f"labels must lie in 0 ... {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
-
-
 def fit(run: Run, images: Tensor, labels: Tensor, state: Path | None = None) -> Iterator[Record]:
     """Train `run` to its last step; yield a Record every `log_every` steps, after the optimizers and the average.
 
     images: (M, C, H, W) uint8 and labels: (M,) int64, on the network's device. state: file from which the run
     continues if it exists, and to which it is saved every `save_every` steps and at the end.
-    Raises ValueError unless each image has a label in 0 ... num_classes - 1, FloatingPointError when loss or weights are not
-    finite, ValueError when the state cannot be written; the last saved state is then still good.
+    Raises ValueError unless each image has a label (as `check_labels` sees it; none is "no class") and when the state cannot
+    be written, FloatingPointError when loss or weights are not finite; the last saved state is then still good.
     """
     config = run.config
-    check_pairs(images, labels, getattr(run.denoiser.net, "num_classes", None))
+    check_labels(labels, images, getattr(run.denoiser.net, "num_classes", 0) or None, null=False)
     run.task["data"] = fingerprint(images, labels)
     if state is not None and state.exists():
         run.restore(state)
@@ -589,7 +581,7 @@ def fit_classifier(
     seed: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Train a classifier on uint8 images with jitter; yield as `one_cycle` does."""
-    check_pairs(images, labels, getattr(net, "num_classes", None))
+    check_labels(labels, images, getattr(net, "num_classes", None), null=False)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.02)
 
@@ -614,7 +606,7 @@ def fit_noisy_classifier(
 
     The loss, the plain cross entropy, is least for the true p(y | x_t).
     """
-    check_pairs(images, labels, getattr(net, "num_classes", None))
+    check_labels(labels, images, getattr(net, "num_classes", None), null=False)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.01)
 

@@ -129,7 +129,7 @@ MISTAKES = {
         lambda: next(
             training.fit_classifier(Classifier(width=4, features=8), STORED, torch.zeros(9, dtype=torch.int64))
         ),
-        r"one label for each of 4 images, got \(9,\)",
+        r"labels must have shape \(4,\), one for each image, got \(9,\)",
     ),
     "labels from 1": (
         lambda: next(

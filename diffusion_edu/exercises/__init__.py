@@ -87,7 +87,7 @@ def agree(left: Any, right: Any, tolerance: float) -> bool:
     """
     if isinstance(right, tuple):
         same_kind = isinstance(left, tuple) and len(left) == len(right)
-        return same_kind and all([agree(a, b, tolerance) for a, b in zip(left, right, strict=True)])
+        return same_kind and all(agree(a, b, tolerance) for a, b in zip(left, right, strict=True))
     left, right = torch.as_tensor(left, dtype=torch.float64), torch.as_tensor(right, dtype=torch.float64)
     if left.numel() == right.numel() == 1:
         left = left.reshape(right.shape)
