@@ -23,7 +23,8 @@ AGAIN = {"budgets": (5, 10), "samples": 2000, "seed": 2, "but": ("predictor-corr
 def evaluate(*arguments: object, table: Path) -> None:
     """Measure what `table` lacks."""
     status = main(
-        ["evaluate", "--samples", str(SAMPLES), "--threads", "1", "--table", str(table), *map(str, arguments)]
+        ["evaluate", "--samples", str(SAMPLES), "--shares", "equal", "--threads", "1"]
+        + ["--table", str(table), *map(str, arguments)]
     )
     if status:
         raise SystemExit(status)

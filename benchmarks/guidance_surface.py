@@ -23,7 +23,7 @@ TRAINING = (
     "train --dataset mnist --steps 2000 --batch 64 --channels 8 24 48 --patch 1 "
     "--optimizer adamw --rate 2e-3 --seed 0 --threads 1"
 )
-DRAWING = {"samples": 500, "evaluations": 15, "sampler": "ddim", "seed": 0}
+DRAWING = {"samples": 500, "evaluations": 15, "sampler": "ddim", "seed": 0, "shares": "equal"}
 
 
 def checkpoint(p_null: float) -> Path:

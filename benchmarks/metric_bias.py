@@ -91,6 +91,39 @@ def other_floors(classifier: Classifier, real: Tensor, reference: metrics.Manifo
     return rows
 
 
+def by_shares(real: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> dict:
+    """What the shares of the classes do to the floor, and to the bootstrap; features and labels of both splits.
+
+    rows: for n real training images drawn at random, in equal shares, or in those of the test split, mean and deviation of
+    the Fréchet distance over disjoint parts; spread: bootstrap deviations, plain and within classes, mean over six parts.
+    bound: of the distance in equal shares, from the class means; trace: of the test covariance, in all and within classes.
+    """
+    rows = []
+    for n in tqdm(SIZES[2:], desc="shares"):
+        for shares, asked in (
+            ("drawn", n),
+            ("equal", torch.arange(n) % 10),
+            ("test", metrics.in_shares(test_labels, n)),
+        ):
+            parts = list(islice(metrics.part_indices(labels, asked), 30))
+            values = torch.tensor([metrics.frechet_distance(real[part], test) for part in parts])
+            spreads = [
+                [metrics.frechet_spread(real[part], test, y) for y in (None, labels[part])] for part in parts[:6]
+            ]
+            row = {"shares": shares, "n": n, "parts": len(values), "mean": float(values.mean())}
+            row |= {"deviation": float(values.std()), "spread": torch.tensor(spreads).mean(0).tolist()}
+            rows.append(row)
+    share = torch.bincount(test_labels) / len(test_labels)
+    means = torch.stack([test[test_labels == c].double().mean(0) for c in range(10)])
+    within = sum(p * test[test_labels == c].double().T.cov(correction=0).trace() for c, p in enumerate(share))
+    return {
+        "rows": rows,
+        "bound": float(((0.1 - share.double()) @ means).square().sum()),
+        "trace": [float(test.double().T.cov(correction=0).trace()), float(within)],
+        "counts": torch.bincount(test_labels).tolist(),
+    }
+
+
 def judged(
     images: Tensor,
     y: Tensor | None,
@@ -146,6 +179,7 @@ def main() -> None:
         "narrow": floors(real, features, 12),
         "halves": halves(features),
         "others": other_floors(classifier, real, reference),
+        "shares": by_shares(real, train.labels[order], features, test.labels),
     }
     facts["wide"] = halves(wide_test, sizes=(100, 200, 500, 1000, 2000, 5000), most=3)
     facts["wide_trace"] = float(wide_test.double().T.cov().trace())

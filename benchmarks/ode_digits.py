@@ -59,7 +59,7 @@ def main() -> None:
             row["distance"] = float((x - fine).square().mean().sqrt())
         rows.append(row | metrics.quality(*metrics.judge(judge, x), y, reference))
         print(rows[-1], flush=True)
-    parts = islice(metrics.real_parts(data.load("mnist", "train"), count), 20)
+    parts = islice(metrics.real_parts(data.load("mnist", "train"), y), 20)
     floors = torch.tensor(
         [metrics.frechet_distance(metrics.judge(judge, data.to_float(p))[0], reference) for p in parts]
     )

@@ -459,8 +459,9 @@ def measure(name: str, key: dict[str, Any], given: argparse.Namespace, floors: d
     x = trained.draw(given.samples).float().cpu().clamp(-1, 1)
     sample_seconds = perf_counter() - started
     classifier, digest = cli.load_judge(given.dataset, given.judge, device)
-    real = metrics.RealImages(classifier, train, test, given.samples, floors=floors)
-    found = real.measure(x, every_class(len(x)) if peer.classes else None)
+    asked = every_class(len(x)) if peer.classes else len(x)
+    real = metrics.RealImages(classifier, train, test, asked, floors=floors)
+    found = real.measure(x)
     row = key | {
         "version": importlib.metadata.version(peer.package) if peer.package else None,
         "padded_to": 32 if peer.padded and images.shape[-1] != 32 else None,
@@ -524,7 +525,7 @@ def main(arguments: list[str] | None = None) -> None:
             if reason := missing(PEERS[name]):
                 print(f"{name} is left out: {reason}", flush=True)
                 continue
-            place = f"{given.dataset}-{given.samples}"
+            place = f"{given.dataset}-{given.samples}" + ("-classes" if PEERS[name].classes else "")
             row, floors, images = apart(name, key, given, table["floors"].get(place))
             table["rows"].append(row)
             table["floors"][place] = floors

@@ -32,8 +32,8 @@ def main() -> None:
     denoiser = checkpoints.load(FOLDER / "mnist-unet")
     classifier, judge = checkpoints.load_network(FOLDER / "mnist-classifier")
     train, test = data.load("mnist", "train"), data.load("mnist", "test")
-    real = metrics.RealImages(classifier, train, test, options.samples)
     y, rows = torch.arange(options.samples) % 10, []
+    real = metrics.RealImages(classifier, train, test, y)
     for budget in (25, 49):
         for name, (sampler, cost) in SAMPLERS.items():
             steps = budget if cost(2) == 2 else (budget + 1) // 2
@@ -47,7 +47,7 @@ def main() -> None:
                     for a, b in zip(x_T.split(250), y.split(250), strict=True)
                 ]
             )
-            measured = real.measure(x, y)
+            measured = real.measure(x)
             rows.append({"sampler": name, "steps": steps, "evaluations": cost(steps), **measured})
             print(rows[-1], flush=True)
     facts = {"checkpoint": denoiser.manifest["sha256"], "classifier": judge["sha256"], "seed": options.seed}

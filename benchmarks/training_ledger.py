@@ -150,14 +150,16 @@ def judge(folder: Path, judged: Path, given: argparse.Namespace) -> dict[str, An
     """The figures of one trained network, by `evaluate --table`, which keeps the floors."""
     arguments = ["evaluate", "--checkpoint", str(folder), "--table", str(judged), "--samples", str(given.samples)]
     arguments += ["--sampler", given.sampler, "--evaluations", str(given.evaluations), "--grid", given.grid]
-    arguments += ["--device", given.device, "--batch", str(given.batch)]
+    arguments += ["--device", given.device, "--batch", str(given.batch), "--shares", "equal"]
     if cli.main(arguments + (["--judge", str(given.judge)] if given.judge else [])):
         raise SystemExit(1)  # `evaluate` said why
     table = json.loads(judged.read_text())
     row = next(r for r in reversed(table["rows"]) if r["checkpoint"] == cli.sha256_of(folder))
     floors = table["floors"][str(given.samples)]
     found = {name: row[name] for name in MEASURED}
-    how = {name: row[name] for name in ("sampler", "evaluations", "grid")} | {"classifier": table["classifier"]}
+    how = {name: row[name] for name in ("sampler", "evaluations", "grid", "shares")} | {
+        "classifier": table["classifier"]
+    }
     return found | {"floor": floors["floor"], "floor_error": floors["floor_error"]} | how
 
 

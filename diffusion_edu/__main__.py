@@ -49,6 +49,8 @@ from diffusion_edu.schedules import SCHEDULES, SPACINGS, Schedule, make_schedule
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 BATCH = 50  # images drawn at once: on a CPU larger batches leave the cache and are slower
 GPU_BATCH = 500  # on a GPU
+SHARES = ("data", "equal")  # of the classes among samples
+BEFORE = {"grid": "uniform", "shares": "equal"}  # what figures from before there was a choice do not name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("grid.png"), help="a picture, or NAME.npz for `evaluate --drawn`"
     )
     sample.add_argument("--rows", type=int, default=4, help="images of each class in a picture")
-    sample.add_argument("--samples", type=int, default=10_000, help="images in an .npz, whose classes take turns")
+    sample.add_argument("--samples", type=int, default=10_000, help="images in an .npz")
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -141,6 +143,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--grid", nargs=many, default=one("uniform"), choices=SPACINGS, help="where the times lie")
         command.add_argument("--w", type=float, nargs=many, default=one(1.0), help="guidance; 1 is plain conditional")
         command.add_argument("--batch", type=int, default=BATCH, help="images drawn at once; a GPU likes more")
+        command.add_argument(
+            "--shares", default="data", choices=SHARES, help="of the classes: the test split's, or equal (default data)"
+        )
 
     likelihood = commands.add_parser(
         "likelihood", help="bits a dimension on the test split, written into the checkpoint's manifest"
@@ -442,9 +447,9 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def sample_many(steps: int, options: argparse.Namespace) -> None:
-    """Draw --samples images whose classes take turns, and keep them for `evaluate --drawn`, with how they were drawn."""
+    """Draw --samples images and keep them for `evaluate --drawn`, with how they were drawn."""
     names = (options.checkpoint, options.sampler, steps, options.grid, options.w, options.seed, options.batch)
-    cell, started = Cell(*names), perf_counter()
+    cell, started = Cell(*names, options.shares), perf_counter()
     x, y = cell.draw(options.samples, find_device(options.device))
     note = {"cell": cell.settings() | {"batch": cell.batch}, "checkpoint": sha256_of(options.checkpoint)}
     note["seconds"] = perf_counter() - started
@@ -461,7 +466,7 @@ def read_samples(path: Path, checkpoint: Path) -> tuple[Cell, Tensor, Tensor]:
     try:
         with np.load(path) as file:
             note, pixels, labels = json.loads(str(file["note"])), file["images"], file["labels"]
-        cell = Cell(checkpoint, **note["cell"])
+        cell = Cell(checkpoint, **BEFORE | note["cell"])
         drawn_from = note["checkpoint"]
     except Exception as error:  # there are too many ways in which a damaged archive fails
         raise ValueError(f"{path} is missing, damaged or no file of `sample --out NAME.npz`: {error}") from None
@@ -484,21 +489,27 @@ class Cell(NamedTuple):
     w: float
     seed: int
     batch: int
+    shares: str
 
     def settings(self) -> dict[str, Any]:
         """What identifies the cell in a manifest or a table."""
-        return {name: getattr(self, name) for name in ("sampler", "steps", "w", "seed", "grid")}
+        return {name: getattr(self, name) for name in ("sampler", "steps", "w", "seed", "grid", "shares")}
 
     def is_in(self, figures: dict[str, Any], samples: int) -> bool:
         """Whether a manifest's figures are those of this cell, from so many samples."""
         same = self.settings() | {"samples": samples}
-        figures = {"grid": "uniform"} | figures  # those from before there was a choice name none
-        return all(figures.get(name) == value for name, value in same.items())
+        return all((BEFORE | figures).get(name) == value for name, value in same.items())
+
+    def labels(self, samples: int) -> Tensor:
+        """The classes that so many images are asked for, which take turns; `shares` says how many there are of each."""
+        manifest = checkpoints.read_manifest(self.checkpoint)
+        if self.shares == "data":
+            return metrics.in_shares(data.load(manifest["dataset"]["name"], "test").labels, samples)
+        return torch.arange(samples) % manifest["network"]["arguments"]["num_classes"]
 
     def draw(self, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """`samples` images in [-1, 1], on the CPU, and the classes they were asked for, which take turns."""
-        denoiser = checkpoints.load(self.checkpoint, device)
-        y = torch.arange(samples) % denoiser.net.num_classes
+        """`samples` images in [-1, 1], on the CPU, and the `labels` they were asked for."""
+        denoiser, y = checkpoints.load(self.checkpoint, device), self.labels(samples)
         return draw(denoiser, y, self.sampler, self.steps, self.w, self.seed, self.batch, self.grid), y
 
 
@@ -547,8 +558,9 @@ def find_cells(options: argparse.Namespace) -> list[Cell]:
     """Every combination of the settings given, those that need fewest evaluations first."""
     budgets = options.evaluations or [None]
     axes = product(options.checkpoint, options.sampler, budgets, options.grid, options.w)
+    alike = (options.seed, options.batch, options.shares)
     cells = [
-        Cell(checkpoint, sampler, find_steps(sampler, options.steps, budget), grid, w, options.seed, options.batch)
+        Cell(checkpoint, sampler, find_steps(sampler, options.steps, budget), grid, w, *alike)
         for checkpoint, sampler, budget, grid, w in axes
     ]
     return sorted(cells, key=lambda cell: evaluations(cell.sampler, cell.steps))
@@ -607,16 +619,18 @@ def fill_table(options: argparse.Namespace, cells: list[Cell], device: torch.dev
     table, digits = read_table(options.table, options.keep)
     if table.setdefault("classifier", digest) != digest:
         raise ValueError(f"{options.table} was measured with another classifier; give another --table")
+    if table.setdefault("shares", options.shares) != options.shares:  # the floors would be others
+        raise ValueError(f"{options.table} was measured with --shares {table['shares']}; give another --table")
     real = None
     for cell in tqdm(cells, unit="cell", desc=options.table.name):
         key = cell.settings() | {"samples": options.samples, "checkpoint": sha256_of(cell.checkpoint)}
-        if any(all(row[k] == v for k, v in key.items()) for row in table["rows"]):
+        if any(all((BEFORE | row)[k] == v for k, v in key.items()) for row in table["rows"]):
             continue
         known = table["floors"].get(str(options.samples))
-        real = real or metrics.RealImages(classifier, train, test, options.samples, floors=known)
+        real = real or metrics.RealImages(classifier, train, test, cell.labels(options.samples), floors=known)
         started = perf_counter()
-        x, y = cell.draw(options.samples, device)
-        found = {k: v for k, v in real.measure(x, y).items() if k not in real.floors}
+        x, _ = cell.draw(options.samples, device)
+        found = {k: v for k, v in real.measure(x).items() if k not in real.floors}
         row = key | {"evaluations": evaluations(cell.sampler, cell.steps), **found, "seconds": perf_counter() - started}
         table["rows"].append({"name": cell.checkpoint.name, **row})
         table["floors"][str(options.samples)] = real.floors
@@ -634,6 +648,8 @@ def read_table(path: Path, keep: int) -> tuple[dict[str, Any], list[np.ndarray]]
     if not path.exists():
         return {"floors": {}, "rows": []}, []
     table = json.loads(path.read_text())
+    if table["rows"] and "shares" not in table:
+        raise ValueError(f"{path} is of an earlier version, which had other floors; give another --table")
     digits = list(np.load(path.with_suffix(".npz"))["digits"])[: len(table["rows"])]  # the digits are written first
     if digits and len(digits[0]) != keep:
         raise ValueError(f"{path} keeps {len(digits[0])} digits of a row, not --keep {keep}")

@@ -43,10 +43,16 @@ def frechet_distance(left: Tensor, right: Tensor) -> float:
     return float((m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * cross)
 
 
-def frechet_spread(features: Tensor, reference: Tensor) -> float:
-    """Standard deviation of the Fréchet distance over ten bootstrap resamples of `features` (N, D), always the same ten."""
-    g = torch.Generator().manual_seed(0)
-    resampled = [features[torch.randint(len(features), (len(features),), generator=g)] for _ in range(10)]
+def frechet_spread(features: Tensor, reference: Tensor, y: Tensor | None = None) -> float:
+    """Standard deviation of the Fréchet distance over ten bootstrap resamples of `features` (N, D), always the same ten.
+
+    y: the classes (N,) that were asked for. They are no chance, so each resample has as many of every class as they have.
+    """
+    n, g = len(features), torch.Generator().manual_seed(0)
+    order = torch.arange(n) if y is None else y.argsort(stable=True)  # the rows of a class side by side
+    sizes = torch.tensor([n]) if y is None else torch.bincount(y)
+    first, size = (each.repeat_interleave(sizes) for each in (sizes.cumsum(0) - sizes, sizes))
+    resampled = [features[order[first + (torch.rand(n, generator=g) * size).long()]] for _ in range(10)]
     return float(torch.tensor([frechet_distance(part, reference) for part in resampled]).std())
 
 
@@ -78,13 +84,47 @@ def judge(classifier: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tens
     return features, classes
 
 
-def real_parts(train: Dataset, n: int, seed: int = 0) -> Iterator[Tensor]:
-    """Disjoint random parts of n training images each, as uint8, as many as there are; ValueError for none."""
-    if n > len(train):
-        raise ValueError(f"{n} samples need as many real images beside them, got {len(train)}")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    for part in order[: len(order) // n * n].split(n):
+def turns(labels: Tensor) -> Tensor:
+    """How often the class of each of `labels`, int64 (N,), has come before: int64 (N,)."""
+    return nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0] - 1
+
+
+def in_shares(labels: Tensor, n: int) -> Tensor:
+    """n labels, int64 (n,), in the shares that `labels` (N,) have, as nearly as whole numbers can.
+
+    The classes take turns, 0 1 2 ... 0 1 2 ..., and where the rarest are used up the others go on.
+    """
+    chosen = labels.sort().values[(2 * torch.arange(n) + 1) * len(labels) // (2 * n)]
+    return chosen[turns(chosen).argsort(stable=True)]
+
+
+def real_parts(train: Dataset, asked: Tensor | int, seed: int = 0) -> Iterator[Tensor]:
+    """Disjoint random parts of n training images each, as uint8, as many as there are.
+
+    asked: n, or labels (n,): then each part has as many images of every class as there are among them. Raises ValueError
+    where the training split is too small for one part.
+    """
+    for part in part_indices(train.labels, asked, seed):
         yield train.images[part]
+
+
+def part_indices(labels: Tensor, asked: Tensor | int, seed: int = 0) -> Iterator[Tensor]:
+    """The same by their places, int64 (n,), among images of these labels (N,)."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    if isinstance(asked, int):
+        part, count = torch.arange(len(labels)) // asked, len(labels) // asked
+    else:
+        here, classes = labels[order], 1 + int(max(labels.max(), asked.max()))
+        wanted, there = (torch.bincount(y, minlength=classes) for y in (asked, here))
+        part = turns(here) // wanted.clamp(min=1)[here]
+        part[wanted[here] == 0] = len(labels)  # in none
+        count = int((there // wanted.clamp(min=1))[wanted > 0].min())
+    if count == 0:
+        n = asked if isinstance(asked, int) else len(asked)
+        each = "" if isinstance(asked, int) else ", and as many of each class"
+        raise ValueError(f"{n} samples need as many real images beside them{each}, got {len(labels)}")
+    for k in range(count):
+        yield order[part == k]
 
 
 def share_error(hits: int, n: int) -> float:
@@ -108,7 +148,7 @@ def quality(features: Tensor, seen: Tensor, y: Tensor | None, reference: Tensor)
     """Fréchet distance of features (N, D) to a reference (M, D) with `frechet_spread`; with a y before it the `accuracy`."""
     return ({} if y is None else accuracy(seen, y)) | {
         "frechet": frechet_distance(features, reference),
-        "frechet_error": frechet_spread(features, reference),
+        "frechet_error": frechet_spread(features, reference, y),
     }
 
 
@@ -117,16 +157,18 @@ def measure_samples(
 ) -> dict[str, Any]:
     """Class-conditional samples x (N, C, H, W) in [-1, 1], asked for as y (N,), by every judge; each with its floor.
 
-    For several sets of N samples make one `RealImages` and let it `measure` them: the floors are the same.
+    For several sets of samples of the same y make one `RealImages` and let it `measure` them: the floors are the same.
     """
-    return RealImages(classifier, train, test, len(x), parts).measure(x, y)
+    return RealImages(classifier, train, test, y, parts).measure(x)
 
 
 class RealImages:
-    """The test split that samples are held against, and what n real training images get beside it: the floors.
+    """The test split that samples are held against, and what as many real training images get beside it: the floors.
 
-    floors: of the Fréchet distance as `floor`, mean over the disjoint parts of n training images; of the `judgements` as
-    `..._floor`, over at most `parts` of them; each with `..._error`, the deviation between parts.
+    asked: the labels (n,) that the samples are asked for, or their number n where nothing is asked for; the real images
+    have the same (`real_parts`). floors: of the Fréchet distance as `floor`, mean over the disjoint parts of n training
+    images; of the `judgements` as `..._floor`, over at most `parts` of them; each with `..._error`, the deviation between
+    parts.
     """
 
     def __init__(
@@ -134,16 +176,16 @@ class RealImages:
         classifier: nn.Module,
         train: Dataset,
         test: Dataset,
-        n: int,
+        asked: Tensor | int,
         parts: int = 10,
         floors: dict[str, Any] | None = None,
     ) -> None:
-        self.classifier, self.n = classifier, n
+        self.classifier, self.asked = classifier, asked
         self.reference = Manifold(judge(classifier, to_float(test.images))[0])
         if floors is not None:  # an earlier run measured them
             self.floors = floors
             return
-        real = [judge(classifier, to_float(part))[0] for part in real_parts(train, n)]
+        real = [judge(classifier, to_float(part))[0] for part in real_parts(train, asked)]
         distances = torch.tensor([frechet_distance(part, self.reference.points) for part in real])
         self.floors = {
             "floor": float(distances.mean()),
@@ -152,19 +194,19 @@ class RealImages:
             **with_floor([judgements(part, classifier.head, self.reference) for part in real[:parts]]),
         }
 
-    def measure(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
-        """Judge n samples x (n, C, H, W) in [-1, 1], asked for as y (n,) or as nothing; ValueError for another n.
+    def measure(self, x: Tensor) -> dict[str, Any]:
+        """Judge n samples x (n, C, H, W) in [-1, 1], those that were asked for; ValueError for another number.
 
-        `accuracy`, where there is a y; frechet: against the test split, with the standard deviation over bootstrap
-        resamples; ratio: to its floor. Then the `judgements`, and the floors.
+        `accuracy`, where labels were asked for; frechet: against the test split, with the standard deviation over
+        bootstrap resamples; ratio: to its floor. Then the `judgements`, and the floors.
         """
-        labels = x if y is None else y
-        if len(x) != self.n or len(labels) != self.n:
-            raise ValueError(f"the floors are those of {self.n} images, got {len(x)} samples and {len(labels)} labels")
+        y, n = (None, self.asked) if isinstance(self.asked, int) else (self.asked, len(self.asked))
+        if len(x) != n:
+            raise ValueError(f"the floors are those of {n} images, got {len(x)} samples")
         features, seen = judge(self.classifier, x)
         found = quality(features, seen, y, self.reference.points)
         return {
-            "samples": self.n,
+            "samples": n,
             **found,
             "ratio": found["frechet"] / self.floors["floor"],
             **judgements(features, self.classifier.head, self.reference),

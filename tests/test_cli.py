@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from diffusion_edu import __main__ as cli
-from diffusion_edu import checkpoints, data, training
+from diffusion_edu import checkpoints, data, metrics, training
 from diffusion_edu.denoisers import Denoiser
 from diffusion_edu.networks import VAE, Classifier, UNet
 from diffusion_edu.schedules import Cosine
@@ -413,12 +413,19 @@ def test_a_gpu_draws_more_samples_at_once(checkpoint, monkeypatch, device, batch
     assert drawn == [(batch, 20, device)]
 
 
-def test_figures_without_a_grid_are_those_of_the_uniform_one():
-    cell = cli.Cell(Path("model"), "ddim", 5, "uniform", 2.0, 0, 50)
+def test_figures_without_a_grid_or_shares_are_those_of_the_uniform_one_and_equal_ones():
+    cell = cli.Cell(Path("model"), "ddim", 5, "uniform", 2.0, 0, 50, "equal")
     old = {"sampler": "ddim", "steps": 5, "w": 2.0, "seed": 0, "samples": 20}
     assert cell.is_in(old, 20) and cell.is_in(old | {"grid": "uniform"}, 20)
     assert not cell.is_in(old, 21) and not cell.is_in(old | {"w": 1.0}, 20)
-    assert not cell._replace(grid="edm").is_in(old, 20)
+    assert not cell._replace(grid="edm").is_in(old, 20) and not cell._replace(shares="data").is_in(old, 20)
+
+
+def test_classes_come_in_the_shares_of_the_test_split_unless_asked_for_equally(checkpoint):
+    cell = cli.Cell(checkpoint, "ddim", 5, "uniform", 1.0, 0, 50, "data")
+    assert torch.bincount(cell.labels(64)).tolist() == 4 * [7] + 6 * [6]  # as in the made-up test split
+    assert cell.labels(20)[:10].tolist() == list(range(10))
+    assert cell._replace(shares="equal").labels(25).tolist() == [*range(10), *range(10), *range(5)]
 
 
 @pytest.fixture
@@ -438,11 +445,11 @@ def test_evaluate_writes_into_the_manifest_and_replaces_the_same_settings(model)
     first, second = checkpoints.load(model).manifest["metrics"]
     assert (first["steps"], first["evaluations"], first["samples"], first["sampler"]) == (2, 2, 20, "ancestral")
     assert (second["steps"], second["evaluations"], second["sampler"]) == (3, 5, "heun")
-    for metrics in (first, second):
-        assert 0 <= metrics["accuracy"] <= 1
-        assert metrics["frechet"] > 0
-        assert metrics["floor_parts"] == 3
-        assert metrics["classifier"] == checkpoints.read_manifest(model.with_name("mnist-classifier"))["sha256"]
+    for found in (first, second):
+        assert 0 <= found["accuracy"] <= 1
+        assert found["frechet"] > 0
+        assert found["floor_parts"] == 2  # there are 7 images of class 0, and 3 of 20 are asked for
+        assert found["classifier"] == checkpoints.read_manifest(model.with_name("mnist-classifier"))["sha256"]
 
 
 def test_a_table_holds_every_combination_and_goes_on_where_it_was_stopped(model, monkeypatch):
@@ -463,7 +470,7 @@ def test_a_table_holds_every_combination_and_goes_on_where_it_was_stopped(model,
     assert cli.main(arguments) == 0 and len(calls) == 2 + 1 + 6
     assert cli.main(arguments) == 0 and len(calls) == 9
     whole = json.loads(table.read_text())
-    assert whole["rows"][:2] == stopped["rows"] and whole["floors"]["20"]["floor_parts"] == 3
+    assert whole["rows"][:2] == stopped["rows"] and whole["floors"]["20"]["floor_parts"] == 2
     found = [(row["sampler"], row["steps"], row["evaluations"], row["w"]) for row in whole["rows"]]
     assert found == [
         ("edm", 1, 1, 0), ("edm", 1, 1, 2), ("analytic", 2, 2, 0), ("analytic", 2, 2, 2),
@@ -471,7 +478,7 @@ def test_a_table_holds_every_combination_and_goes_on_where_it_was_stopped(model,
     ]  # fmt: skip
     digits = np.load(table.with_suffix(".npz"))["digits"]
     assert digits.shape == (8, 10, 28, 28) and digits.dtype == np.uint8
-    again = draw(checkpoints.load(model), torch.arange(20) % 10, "edm", 1, 2.0, 0)
+    again = draw(checkpoints.load(model), metrics.in_shares(data.load("mnist", "test").labels, 20), "edm", 1, 2.0, 0)
     assert np.array_equal(digits[1], data.to_uint8(again[:10, 0]).numpy())
 
 
@@ -520,7 +527,12 @@ def test_mistakes_in_tables(capsys, model):
     capsys.readouterr()  # the bar
     kept = complaint(capsys, [*arguments, "--table", table, "--keep", "3"])
     assert "keeps 10 digits of a row, not --keep 3" in kept
-    table.write_text(table.read_text().replace('"classifier": "', '"classifier": "0'))
+    shares = complaint(capsys, [*arguments, "--table", table, "--shares", "equal"])
+    assert "measured with --shares data; give another --table" in shares
+    written = table.read_text()
+    table.write_text(written.replace('"shares": "data",\n "c', '"c', 1).replace(' "shares": "data"', ' "x": 0'))
+    assert "is of an earlier version, which had other floors" in complaint(capsys, [*arguments, "--table", table])
+    table.write_text(written.replace('"classifier": "', '"classifier": "0'))
     assert "measured with another classifier" in complaint(capsys, [*arguments, "--table", table])
 
 

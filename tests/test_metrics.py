@@ -79,7 +79,7 @@ class Brightness(nn.Module):
 
 def dataset(n, split, seed):
     images = torch.randint(0, 256, (n, 1, 2, 2), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Dataset("made up", split, images, torch.zeros(n, dtype=torch.int64), ("a", "b", "c"))
+    return Dataset("made up", split, images, torch.arange(n) % 3, ("a", "b", "c"))
 
 
 def test_judge_goes_through_all_batches():
@@ -98,9 +98,64 @@ def test_real_parts_are_disjoint_and_as_many_as_there_are():
     assert parts != [list(range(k, k + 12)) for k in range(0, 48, 12)]  # shuffled
 
 
+def test_real_parts_have_the_classes_that_were_asked_for():
+    train = dataset(50, "train", 0)
+    train.images.view(50, 4)[:, 0] = torch.arange(50, dtype=torch.uint8)
+    train.labels[:] = torch.tensor([0, 1, 1, 2, 2]).repeat(10)  # 10, 20 and 20 of them
+    asked = torch.tensor([1, 0, 1, 1])
+    parts = [part.view(-1, 4)[:, 0].long() for part in metrics.real_parts(train, asked)]
+    assert len(parts) == 6  # 20 // 3, and there are ten 0s
+    for part in parts:
+        assert sorted(train.labels[part].tolist()) == [0, 1, 1, 1]
+    assert len(torch.cat(parts).unique()) == 24
+
+
+def test_the_spread_of_asked_for_classes_is_that_within_them():
+    places, y = 6 * normal(10, 3), torch.arange(1000) % 10  # classes far apart, in the same places for all draws
+    draws = [places[y] + torch.randn(1000, 3, generator=torch.Generator().manual_seed(s)) for s in range(40)]
+    reference = places.repeat(400, 1) + normal(4000, 3)
+    found = torch.tensor([metrics.frechet_distance(x, reference) for x in draws]).std()
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    within, shuffled, plain = torch.tensor(
+        [
+            [
+                metrics.frechet_spread(*rows)
+                for rows in ((x, reference, y), (x[order], reference, y[order]), (x, reference))
+            ]
+            for x in draws[:10]
+        ]
+    ).mean(0)
+    # a bootstrap adds its own chance to that of the sample, so it leans high; without the classes it is far off
+    assert 0.7 * found < within < 2.5 * found and 0.7 * found < shuffled < 2.5 * found
+    assert plain > 10 * found
+
+
 def test_more_images_than_there_are_real_ones():
-    with pytest.raises(ValueError, match="51"):
+    with pytest.raises(ValueError, match="51 samples need as many real images beside them, got 50"):
         list(metrics.real_parts(dataset(50, "train", 0), 51))
+    with pytest.raises(ValueError, match="18 samples need .* and as many of each class, got 50"):
+        list(metrics.real_parts(dataset(50, "train", 0), torch.ones(18, dtype=torch.int64)))  # there are 17
+
+
+def test_labels_in_the_shares_of_others():
+    labels = torch.tensor([2, 0, 1, 2, 0, 2])  # shares 1/3, 1/6, 1/2
+    assert metrics.in_shares(labels, 6).tolist() == [0, 1, 2, 0, 2, 2]  # the same labels, in turns
+    assert torch.bincount(metrics.in_shares(labels, 600)).tolist() == [200, 100, 300]
+    for n in range(1, 40):
+        counts = torch.bincount(metrics.in_shares(labels, n), minlength=3)
+        assert counts.sum() == n and (counts - n * torch.tensor([1 / 3, 1 / 6, 1 / 2])).abs().max() < 1
+
+
+def test_the_floor_is_that_of_the_shares_asked_for():
+    train, test = dataset(200, "train", 0), dataset(100, "test", 1)
+    for part in (train, test):  # the class is the brightness, and nearly all are dark
+        part.labels[:] = (torch.arange(len(part.labels)) % 10 == 0).long()
+        part.images[:] = (part.images / 8 + 200 * part.labels[:, None, None, None]).byte()
+    equal, alike = torch.arange(20) % 2, metrics.in_shares(test.labels, 20)
+    assert torch.bincount(alike).tolist() == [18, 2]
+    floors = [metrics.RealImages(Brightness(), train, test, y).floors["floor"] for y in (equal, alike)]
+    gap = to_float(test.images[test.labels == 1]).mean(0) - to_float(test.images[test.labels == 0]).mean(0)
+    assert floors[0] > (0.4 * gap.flatten()).square().sum() > 100 * floors[1]  # eq-eval-shares; 1/2 of them, not 1/10
 
 
 def test_the_whole_measurement():
@@ -111,25 +166,25 @@ def test_the_whole_measurement():
     y[:5] = (y[:5] + 1) % 3
     result = metrics.measure_samples(Brightness(), x, y, train, test)
     reference = to_float(test.images).flatten(1)
-    floors = [metrics.frechet_distance(to_float(p).flatten(1), reference) for p in metrics.real_parts(train, 20)]
+    floors = [metrics.frechet_distance(to_float(p).flatten(1), reference) for p in metrics.real_parts(train, y)]
     assert result["samples"] == 20
     assert result["accuracy"] == 0.75
     assert result["accuracy_error"] == pytest.approx((17 / 24 * 7 / 24 / 24) ** 0.5)  # 15 + 2 of 20 + 4
     assert result["frechet"] == pytest.approx(metrics.frechet_distance(features, reference))
-    assert result["floor"] == pytest.approx(sum(floors) / 5)
+    assert result["floor"] == pytest.approx(sum(floors) / len(floors))
     assert result["floor_error"] == pytest.approx(torch.tensor(floors).std().item(), rel=1e-5)
-    assert result["floor_parts"] == 5
+    assert result["floor_parts"] == len(floors) == 33 // torch.bincount(y).max() > 1
     assert result["ratio"] == pytest.approx(result["frechet"] / result["floor"])
     assert 0 < result["frechet_error"] < result["frechet"] * 2
 
 
 def test_floors_belong_to_a_number_of_images():
     train, test = dataset(60, "train", 0), dataset(50, "test", 1)
-    real = metrics.RealImages(Brightness(), train, test, 20)
     x, y = to_float(dataset(20, "train", 2).images), torch.zeros(20, dtype=torch.int64)
-    assert real.measure(x, y) == metrics.measure_samples(Brightness(), x, y, train, test)
-    with pytest.raises(ValueError, match="of 20 images, got 19 samples and 19 labels"):
-        real.measure(x[1:], y[1:])
+    real = metrics.RealImages(Brightness(), train, test, y)
+    assert real.measure(x) == metrics.measure_samples(Brightness(), x, y, train, test)
+    with pytest.raises(ValueError, match="of 20 images, got 19 samples"):
+        real.measure(x[1:])
 
 
 def test_sliced_wasserstein_of_a_shift_and_of_a_scale():
@@ -382,12 +437,13 @@ def test_a_classifier_is_taught_in_shuffled_full_batches_for_every_epoch(monkeyp
 def test_measurement_has_every_judge_and_its_floor():
     train, test = dataset(100, "train", 0), dataset(80, "test", 1)
     x = to_float(dataset(20, "train", 2).images)
-    result = metrics.measure_samples(Brightness(), x, torch.zeros(20, dtype=torch.int64), train, test)
+    y = torch.arange(20) % 3
+    result = metrics.measure_samples(Brightness(), x, y, train, test)
     reference = to_float(test.images).flatten(1)
     precision, recall = metrics.precision_recall(reference, x.flatten(1))
     assert (result["precision"], result["recall"]) == (precision, recall)
-    floors = [metrics.precision_recall(reference, to_float(part).flatten(1)) for part in metrics.real_parts(train, 20)]
-    assert result["recall_floor"] == pytest.approx(sum(r for _, r in floors) / 5)
+    floors = [metrics.precision_recall(reference, to_float(part).flatten(1)) for part in metrics.real_parts(train, y)]
+    assert result["recall_floor"] == pytest.approx(sum(r for _, r in floors) / len(floors))
     assert {
         f"{n}{e}" for n in ("precision", "recall", "kernel", "inception") for e in ("", "_floor", "_floor_error")
     } <= set(result)
@@ -543,13 +599,12 @@ def test_images_and_files_that_give_no_features(tmp_path):
         metrics.load_extractor(tmp_path / "text.pt")
 
 
-def test_samples_that_were_asked_for_nothing_have_no_accuracy():
+def test_samples_that_were_asked_for_nothing_have_no_accuracy_and_the_floor_of_a_plain_draw():
     train, test = dataset(60, "train", 0), dataset(50, "test", 1)
-    real = metrics.RealImages(Brightness(), train, test, 20)
-    x = to_float(dataset(20, "train", 2).images)
-    labelled, plain = real.measure(x, torch.zeros(20, dtype=torch.int64)), real.measure(x)
-    assert labelled == {"accuracy": labelled["accuracy"], "accuracy_error": labelled["accuracy_error"]} | plain
-    assert "accuracy" not in plain
+    x, y = to_float(dataset(20, "train", 2).images), torch.zeros(20, dtype=torch.int64)
+    labelled, plain = (metrics.RealImages(Brightness(), train, test, asked).measure(x) for asked in (y, 20))
+    assert plain.keys() == labelled.keys() - {"accuracy", "accuracy_error"}
+    assert plain["frechet"] == labelled["frechet"] and (plain["floor_parts"], labelled["floor_parts"]) == (3, 1)
 
 
 @pytest.mark.parametrize(

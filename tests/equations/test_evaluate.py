@@ -225,6 +225,52 @@ def test_two_sizes_take_the_bias_off():
     assert sp.simplify(2 * figure(n / 2) - figure(n) - limit) != 0
 
 
+@equation("eq-eval-shares", method="exact", tolerance="1e-12 (float64)")
+def test_other_shares_of_the_classes_are_another_law():
+    means, covariances = 2 * normal(4, 3, seed=0), torch.stack([covariance(3, seed) for seed in range(4)])
+
+    def law(shares: Tensor) -> tuple[Tensor, Tensor]:
+        mean = shares @ means
+        apart = means - mean
+        return mean, (shares[:, None, None] * (covariances + apart[:, :, None] * apart[:, None, :])).sum(0)
+
+    ratios = []
+    for seed in range(1, 20):
+        p, q = normal(2, 4, seed=seed).softmax(1)
+        bound = ((q - p) @ means).square().sum()
+        distance = page_frechet(*law(p), *law(q))
+        assert 0 < bound - 1e-12 <= distance
+        ratios.append(float(distance / bound))
+    assert min(ratios) < 2, "twice as much would be no bound"
+    # two classes alike but for their places, shares exchanged: one covariance, and the bound is reached
+    means, covariances = (
+        normal(1, 3, seed=1) * torch.tensor([[1.0], [-1.0]], dtype=F64),
+        covariance(3, 0).expand(2, 3, 3),
+    )
+    p = torch.tensor([0.3, 0.7], dtype=F64)
+    reached = ((p.flip(0) - p) @ means).square().sum()
+    assert float(page_frechet(*law(p), *law(p.flip(0)))) == pytest.approx(float(reached), abs=1e-12)
+
+
+@equation("eq-eval-strata", method="exact", tolerance="1e-12 (float64), over all draws")
+def test_a_mean_with_fixed_shares_varies_only_within_the_classes():
+    classes, shares, n = [normal(3, 2, seed=0), 3 + normal(2, 2, seed=1)], (2 / 3, 1 / 3), 3
+    mean = shares[0] * classes[0].mean(0) + shares[1] * classes[1].mean(0)
+    draws = torch.stack([torch.stack(rows).mean(0) for rows in product(classes[0], classes[0], classes[1])])
+    found = float((draws - mean).square().sum(1).mean())
+    within = sum(p * float(x.T.cov(correction=0).trace()) for p, x in zip(shares, classes, strict=True))
+    between = sum(p * float((x.mean(0) - mean).square().sum()) for p, x in zip(shares, classes, strict=True))
+    points = torch.cat(classes)
+    chance = torch.tensor([2 / 9] * 3 + [1 / 6] * 2, dtype=F64)
+    total = float(chance @ (points - mean).square().sum(1))
+    assert found == pytest.approx(within / n, abs=1e-12)
+    assert found == pytest.approx((total - between) / n, abs=1e-12)
+    weights = torch.tensor([w[0] * w[1] * w[2] for w in product(chance, repeat=n)], dtype=F64)
+    anyhow = torch.stack([torch.stack(rows).mean(0) for rows in product(points, repeat=n)])
+    at_random = float(weights @ (anyhow - mean).square().sum(1))
+    assert at_random == pytest.approx(total / n, abs=1e-12) and at_random > 2 * found
+
+
 # --- Inception score --------------------------------------------------------------------------------
 
 
