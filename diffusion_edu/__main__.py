@@ -587,7 +587,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if extractor:
         pair = (bench.train, bench.test) if options.reference == "train" else (bench.test, bench.train)
         network = {"file": options.features.name, "sha256": hashlib.sha256(options.features.read_bytes()).hexdigest()}
-        measured["features"] = network | metrics.feature_distance(extractor, x, *pair)
+        measured["features"] = network | metrics.feature_distance(extractor, x, y, *pair)
     write_figures(cell, measured | {"seconds": perf_counter() - started})
 
 

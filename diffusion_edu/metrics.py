@@ -551,24 +551,25 @@ def extract(extractor: Extractor, images: Tensor, batch: int = 100) -> Tensor:
     return torch.cat(parts)
 
 
-def feature_distance(extractor: Extractor, x: Tensor, reference: Dataset, other: Dataset) -> dict[str, Any]:
+def feature_distance(extractor: Extractor, x: Tensor, y: Tensor, reference: Dataset, other: Dataset) -> dict[str, Any]:
     """Fréchet distance between samples x (N, C, H, W) in [-1, 1] and all images of one split, in another network's features.
 
-    reference: that split, named in the answer; other: the second split, of which N images (or all, if there are fewer)
-    give the floor. With Inception's features and 50,000 samples this is the FID (Heusel et al. 2017). With fewer samples
+    y: the classes (N,) that were asked for. reference: that split, named in the answer; other: the second split, of which N
+    images of these classes (or as many as there are, in their shares) give the floor. With Inception's features and 50,000 samples this is the FID (Heusel et al. 2017). With fewer samples
     than features a covariance is singular and the bias large: look at the floor.
     """
     real, features = extract(extractor, reference.images), extract(extractor, to_uint8(x))
-    count = min(len(x), len(other))
-    held_out = extract(extractor, next(real_parts(other, count)))
+    wanted, there = (torch.bincount(labels, minlength=len(other.classes)) for labels in (y, other.labels))
+    enough = min(1.0, float((there / wanted)[wanted > 0].min()))
+    held_out = extract(extractor, next(real_parts(other, in_shares(y, int(enough * len(y))))))
     return {
         "reference": reference.split,
         "reference_images": len(reference),
         "samples": len(x),
         "frechet": frechet_distance(features, real),
-        "frechet_error": frechet_spread(features, real),
+        "frechet_error": frechet_spread(features, real, y),
         "floor": frechet_distance(held_out, real),
-        "floor_images": count,
+        "floor_images": len(held_out),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu_session, matched_throughput, peers_training, tables, throughput, training_ledger
+from benchmarks import gpu_session, lost_digits, matched_throughput, peers_training, tables, throughput, training_ledger
 from diffusion_edu import checkpoints, data, machine, training
 from diffusion_edu.networks import Classifier, UNet
 from diffusion_edu.schedules import Cosine
@@ -524,3 +524,13 @@ def test_an_archive_s_networks_become_checkpoints_and_name_their_card(tmp_path):
     assert found["command"] == "python -m diffusion_edu train --dataset cifar10 --minutes 4 --rate 6e-3"
     assert found["machine"] == {"card": "NVIDIA X", "threads": 16} and found["judged"]["frechet"] == 2
     assert found["log"]["loss"] == [0.5, 0.25] and film.with_suffix(".npz").exists()
+
+
+def test_digits_are_lost_where_the_noise_is_high(tmp_path):
+    out = tmp_path / "lost.json"
+    lost_digits.main(["--samples", "30", "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert [row["t"] for row in found["rows"]] == [0, *lost_digits.TIMES, 1]
+    assert found["checkpoint"] == checkpoints.read_manifest(lost_digits.cli.CHECKPOINTS / "mnist-unet-long")["sha256"]
+    # 30 digits of which the classifier reads 99.6 % and at most 3 % are lost: five or more wrong have a chance of 0.002
+    assert all(row["accuracy"] > 25 / 30 for row in found["rows"])

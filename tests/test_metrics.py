@@ -532,7 +532,7 @@ class Plain(nn.Module):
 def photos(n, split, seed, channels=3):
     g = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (n, channels, 4, 4), generator=g, dtype=torch.uint8)
-    return Dataset("made up", split, images, torch.zeros(n, dtype=torch.int64), ("a",))
+    return Dataset("made up", split, images, torch.arange(n) % 2, ("a", "b"))
 
 
 def write_torchscript(net, path):
@@ -559,17 +559,19 @@ def test_a_torchscript_file_is_asked_for_features_where_it_has_a_choice(eye, tmp
 
 def test_feature_distance_is_that_of_the_split_it_names(eye):
     train, test = photos(60, "train", 0), photos(30, "test", 1)
-    x = to_float(photos(20, "train", 2).images)
+    x, y = to_float(photos(20, "train", 2).images), torch.tensor(12 * [0] + 8 * [1])
     features = {s.split: Eye()(s.images, return_features=True) for s in (train, test)}
     drawn = Eye()(photos(20, "train", 2).images, return_features=True)
     for reference, other in ((train, test), (test, train)):
-        found = metrics.feature_distance(eye, x, reference, other)
+        found = metrics.feature_distance(eye, x, y, reference, other)
         assert (found["reference"], found["reference_images"]) == (reference.split, len(reference))
         assert found["frechet"] == pytest.approx(metrics.frechet_distance(drawn, features[reference.split]))
-        held_out = Eye()(next(metrics.real_parts(other, 20)), return_features=True)
+        held_out = Eye()(next(metrics.real_parts(other, y)), return_features=True)
         assert found["floor"] == pytest.approx(metrics.frechet_distance(held_out, features[reference.split]))
         assert (found["samples"], found["floor_images"]) == (20, 20) and found["frechet_error"] > 0
-    assert metrics.feature_distance(eye, to_float(train.images), train, test)["floor_images"] == 30  # all there are
+    many, shares = to_float(train.images), torch.tensor(40 * [0] + 20 * [1])
+    found = metrics.feature_distance(eye, many, shares, train, test)
+    assert found["floor_images"] == 22  # two thirds of them of the first class, of which the test split holds 15
 
 
 @pytest.mark.parametrize(

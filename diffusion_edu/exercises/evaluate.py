@@ -329,4 +329,71 @@ BOOTSTRAP = Exercise(
     ),
 )
 
-EXERCISES = (FRECHET, FLOOR, SCORE, KERNEL, RECALL, COVERAGE, BOOTSTRAP)
+# The error of a mean, classes asked for or not
+
+
+def mean_errors(shares: Tensor, means: Tensor, traces: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Sum of shares times traces over n; with the spread of the means added."""
+    within = shares @ traces
+    between = shares @ (means - shares @ means).square().sum(1)
+    return within / n, (within + between) / n
+
+
+def classes(shares: tuple[float, ...], seed: int, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """A case: shares (K,), means (K, 3), traces (K,) and n."""
+    g, k = torch.Generator().manual_seed(seed), len(shares)
+    means = 2 * torch.randn(k, 3, generator=g, dtype=torch.float64) + 1
+    return torch.tensor(shares, dtype=torch.float64), means, torch.rand(k, generator=g, dtype=torch.float64) + 0.2, n
+
+
+def round_the_plain_mean(shares: Tensor, means: Tensor, traces: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The classes' spread round a mean that forgets the shares."""
+    within = shares @ traces
+    return within / n, (within + shares @ (means - means.mean(0)).square().sum(1)) / n
+
+
+def all_alike(shares: Tensor, means: Tensor, traces: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """As if all classes were equally frequent."""
+    return mean_errors(torch.full_like(shares, 1 / len(shares)), means, traces, n)
+
+
+STRATA = Exercise(
+    name="evaluate-strata",
+    question="Mean squared error of the mean of n images, classes asked for in their own shares, and drawn at random.",
+    answer=mean_errors,
+    cases=(classes((0.5, 0.3, 0.2), 0, 100), classes((0.9, 0.1), 1, 20), classes((0.1, 0.2, 0.3, 0.4), 2, 1000)),
+    slips=(
+        Slip(
+            "between forgotten",
+            lambda p, m, c, n: (mean_errors(p, m, c, n)[0],) * 2,
+            "drawn at random, the classes' counts vary too: the means' own spread is missing in the second.",
+        ),
+        Slip(
+            "exchanged",
+            lambda p, m, c, n: mean_errors(p, m, c, n)[::-1],
+            "the two are exchanged: what is fixed cannot add to the error.",
+        ),
+        Slip(
+            "all classes alike",
+            all_alike,
+            "you gave every class the same weight. The common ones count for more.",
+        ),
+        Slip(
+            "round the plain mean",
+            round_the_plain_mean,
+            "the classes scatter round the mean of all images, in which each class has its share.",
+        ),
+        Slip(
+            "one image",
+            lambda p, m, c, n: tuple(n * value for value in mean_errors(p, m, c, n)),
+            "that is the spread of one image. The mean of n has an n-th of it.",
+        ),
+        Slip(
+            "between alone",
+            lambda p, m, c, n: (mean_errors(p, m, c, n)[0], mean_errors(p, m, c, n)[1] - mean_errors(p, m, c, n)[0]),
+            "that is what the classes add. The spread within them does not go away.",
+        ),
+    ),
+)
+
+EXERCISES = (FRECHET, FLOOR, SCORE, KERNEL, RECALL, COVERAGE, BOOTSTRAP, STRATA)
