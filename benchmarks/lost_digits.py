@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     drawn = {0.0: digits} | {t: draw(t) for t in TIMES}
     drawn[1.0] = cli.draw(denoiser, labels, "ancestral", STEPS, 1.0, 0)
     rows = [{"t": t, **metrics.accuracy(metrics.judge(classifier, x)[1], labels)} for t, x in drawn.items()]
-    facts = {"checkpoint": denoiser.manifest["sha256"], "classifier": digest, "samples": given.samples, "steps": STEPS}
+    facts = {"checkpoint": denoiser.manifest["sha256"], "classifier": digest, "samples": len(labels), "steps": STEPS}
     checkpoints.write_json(given.out, facts | {"rows": rows, "seconds": perf_counter() - started})
     print("\n".join(map(str, rows)))
 

@@ -131,16 +131,19 @@ def judged(
     reference: metrics.Manifold,
     known: Tensor,
     test: data.Dataset,
+    asked: bool,
 ) -> dict:
-    """All that the judges say about uint8 images."""
+    """All that the judges say about uint8 images; asked: whether their classes y were, or came by chance."""
     features, seen = metrics.judge(classifier, data.to_float(images))
-    limit, slope = metrics.frechet_limit(features, reference.points, generator=torch.Generator().manual_seed(0))
+    limit, slope = metrics.frechet_limit(
+        features, reference.points, generator=torch.Generator().manual_seed(0), y=y if asked else None
+    )
     density, coverage = metrics.density_coverage(reference.points, features)
     flat = [each.flatten(1).float() for each in (images, known, test.images)]
     row = {
         "samples": len(images),
         "frechet": metrics.frechet_distance(features, reference.points),
-        "frechet_error": metrics.frechet_spread(features, reference.points),
+        "frechet_error": metrics.frechet_spread(features, reference.points, y if asked else None),
         "frechet_limit": limit,
         "slope": slope,
         "density": density,
@@ -185,7 +188,7 @@ def main() -> None:
     facts["wide_trace"] = float(wide_test.double().T.cov().trace())
     facts["models"] = {}
     for name, (x, y) in tqdm(images.items(), desc="models"):
-        facts["models"][name] = judged(x, y, classifier, reference, train.images[:KNOWN], test)
+        facts["models"][name] = judged(x, y, classifier, reference, train.images[:KNOWN], test, name in NETWORK)
         checkpoints.write_json(ROOT / "data" / "measured" / "metric_bias.json", facts)
 
 

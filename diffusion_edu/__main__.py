@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffusion_edu import checkpoints, data, film, judges, machine, metrics, parallel, samplers, training
-from diffusion_edu.denoisers import Denoiser, DenoiserFunction
+from diffusion_edu.denoisers import Denoiser, DenoiserFunction, check_labels
 from diffusion_edu.guidance import classifier_free
 from diffusion_edu.likelihood import (
     BIN,
@@ -275,8 +275,12 @@ def train(options: argparse.Namespace) -> None:
     check_samples(options)
     device = parallel.start(find_device(options.device))
     dataset = data.load(options.dataset, "train")
-    if options.samples > len(dataset):  # better now than after hours
-        raise ValueError(f"--samples must be at most {len(dataset)}, the real images, got {options.samples}")
+    if options.samples:  # are there as many real ones? better now than after hours
+        next(
+            metrics.part_indices(
+                dataset.labels, metrics.in_shares(data.load(options.dataset, "test").labels, options.samples)
+            )
+        )
     complete(options, device)
     options.out = options.out or Path("runs") / options.dataset
     set_up_gpu(options.deterministic)
@@ -476,7 +480,9 @@ def read_samples(path: Path, checkpoint: Path) -> tuple[Cell, Tensor, Tensor]:
         raise ValueError(f"{path} needs at least 10 images, uint8 (N, {', '.join(map(str, shape))}), got {found}")
     if drawn_from != sha256_of(checkpoint):
         raise ValueError(f"{path} was drawn from weights {drawn_from[:12]}, not those of {checkpoint}")
-    return cell, data.to_float(torch.from_numpy(pixels)), torch.from_numpy(labels)
+    images, y = data.to_float(torch.from_numpy(pixels)), torch.from_numpy(labels)
+    check_labels(y, images, checkpoints.read_manifest(checkpoint)["network"]["arguments"]["num_classes"], null=False)
+    return cell, images, y.long()
 
 
 class Cell(NamedTuple):
@@ -582,6 +588,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.drawn:
         cell, x, y = read_samples(options.drawn, cell.checkpoint)
     else:
+        next(metrics.part_indices(bench.train.labels, cell.labels(options.samples)))  # are there as many real ones?
         x, y = cell.draw(options.samples, device)
     measured = figures_of(cell, bench, x, y)
     if extractor:
@@ -649,7 +656,7 @@ def read_table(path: Path, keep: int) -> tuple[dict[str, Any], list[np.ndarray]]
         return {"floors": {}, "rows": []}, []
     table = json.loads(path.read_text())
     if table["rows"] and "shares" not in table:
-        raise ValueError(f"{path} is of an earlier version, which had other floors; give another --table")
+        raise ValueError(f"{path} is of an earlier version, which had other floors; remove it or give another --table")
     digits = list(np.load(path.with_suffix(".npz"))["digits"])[: len(table["rows"])]  # the digits are written first
     if digits and len(digits[0]) != keep:
         raise ValueError(f"{path} keeps {len(digits[0])} digits of a row, not --keep {keep}")

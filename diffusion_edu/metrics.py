@@ -1,4 +1,5 @@
-"""How good are samples? Every figure comes with the value that real images get, at the same number of images.
+"""How good are samples? Every figure comes with the value that real images get, at the same number of images,
+and of the same classes, where classes are asked for.
 
 Distances are measured in the features of the project's own frozen classifier of the data set (`judges`), against the test
 split; `feature_distance` measures in the features of any other network, so in Inception's for the standard FID.
@@ -46,9 +47,13 @@ def frechet_distance(left: Tensor, right: Tensor) -> float:
 def frechet_spread(features: Tensor, reference: Tensor, y: Tensor | None = None) -> float:
     """Standard deviation of the Fréchet distance over ten bootstrap resamples of `features` (N, D), always the same ten.
 
-    y: the classes (N,) that were asked for. They are no chance, so each resample has as many of every class as they have.
+    y: the classes (N,) that were asked for. They are no chance, so each resample has as many of every class as they have;
+    only where a class has a single image, which alone could not vary, are all resampled alike.
     """
     n, g = len(features), torch.Generator().manual_seed(0)
+    if y is not None:
+        check_classes(y, n)
+        y = None if (torch.bincount(y) == 1).any() else y
     order = torch.arange(n) if y is None else y.argsort(stable=True)  # the rows of a class side by side
     sizes = torch.tensor([n]) if y is None else torch.bincount(y)
     first, size = (each.repeat_interleave(sizes) for each in (sizes.cumsum(0) - sizes, sizes))
@@ -84,16 +89,31 @@ def judge(classifier: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tens
     return features, classes
 
 
+def check_classes(y: Tensor, n: int | None = None) -> None:
+    """Raise ValueError unless `y` holds classes, whole numbers from 0 on, for one or more images, or for n of them."""
+    size = "N" if n is None else n
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool or y.ndim != 1 or len(y) < 1:
+        raise ValueError(
+            f"need classes, whole numbers ({size},), got {getattr(y, 'dtype', y)} {list(getattr(y, 'shape', []))}"
+        )
+    if n not in (None, len(y)) or int(y.min()) < 0:
+        raise ValueError(f"need classes from 0 on for {size} images, got {len(y)} from {int(y.min())} on")
+
+
 def turns(labels: Tensor) -> Tensor:
-    """How often the class of each of `labels`, int64 (N,), has come before: int64 (N,)."""
-    return nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0] - 1
+    """How often the class of each of `labels` (N,) has come before: int64 (N,)."""
+    return nn.functional.one_hot(labels.long()).cumsum(0).gather(1, labels.long()[:, None])[:, 0] - 1
 
 
 def in_shares(labels: Tensor, n: int) -> Tensor:
-    """n labels, int64 (n,), in the shares that `labels` (N,) have, as nearly as whole numbers can.
+    """n labels (n,) in the shares that `labels` (N,) have: of each class less than one more or fewer.
 
-    The classes take turns, 0 1 2 ... 0 1 2 ..., and where the rarest are used up the others go on.
+    The classes take turns, 0 1 2 ... 0 1 2 ..., and where the rarest are used up the others go on. Raises ValueError for
+    n < 1.
     """
+    check_classes(labels)
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
     chosen = labels.sort().values[(2 * torch.arange(n) + 1) * len(labels) // (2 * n)]
     return chosen[turns(chosen).argsort(stable=True)]
 
@@ -112,17 +132,22 @@ def part_indices(labels: Tensor, asked: Tensor | int, seed: int = 0) -> Iterator
     """The same by their places, int64 (n,), among images of these labels (N,)."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     if isinstance(asked, int):
+        if not 1 <= asked <= len(labels):
+            raise ValueError(
+                f"{asked} samples need 1 or more, and as many real images, of which there are {len(labels)}"
+            )
         part, count = torch.arange(len(labels)) // asked, len(labels) // asked
     else:
+        check_classes(asked)
         here, classes = labels[order], 1 + int(max(labels.max(), asked.max()))
         wanted, there = (torch.bincount(y, minlength=classes) for y in (asked, here))
         part = turns(here) // wanted.clamp(min=1)[here]
         part[wanted[here] == 0] = len(labels)  # in none
-        count = int((there // wanted.clamp(min=1))[wanted > 0].min())
-    if count == 0:
-        n = asked if isinstance(asked, int) else len(asked)
-        each = "" if isinstance(asked, int) else ", and as many of each class"
-        raise ValueError(f"{n} samples need as many real images beside them{each}, got {len(labels)}")
+        scarce = int((there / wanted).nan_to_num(torch.inf).argmin())
+        count = int(there[scarce] // wanted[scarce])
+        if count == 0:
+            needed = f"{int(wanted[scarce])} real images of class {scarce}"
+            raise ValueError(f"{len(asked)} samples need {needed} beside them, of which there are {int(there[scarce])}")
     for k in range(count):
         yield order[part == k]
 
@@ -365,12 +390,18 @@ def frechet_bias(features: Tensor, tolerance: float = 1e-4) -> float:
 
 
 def frechet_limit(
-    features: Tensor, reference: Tensor, sizes: int = 8, draws: int = 4, generator: torch.Generator | None = None
+    features: Tensor,
+    reference: Tensor,
+    sizes: int = 8,
+    draws: int = 4,
+    generator: torch.Generator | None = None,
+    y: Tensor | None = None,
 ) -> tuple[float, float]:
     """Fréchet distance of features (N, D) for N -> infinity, and the slope in 1 / n, by a straight line in 1 / n.
 
-    The line goes through distances of random subsets of `sizes` sizes between N / 8 and N, evenly spaced in 1 / n. The bias
-    of the finite reference (M, D) stays. Source: Chong & Forsyth 2020, Section 4 (who add quasi-random samples).
+    The line goes through distances of random subsets of `sizes` sizes between N / 8 and N, evenly spaced in 1 / n. y: the
+    classes (N,) that were asked for, whose shares the subsets keep: else they would vary more than the whole. The bias of
+    the finite reference (M, D) stays. Source: Chong & Forsyth 2020, Section 4 (who add quasi-random samples).
     """
     total = len(features)
     if total < 16 or sizes < 2:
@@ -379,7 +410,11 @@ def frechet_limit(
     for one_over_n in torch.linspace(1 / total, 8 / total, sizes, dtype=torch.float64).tolist():
         n = round(1 / one_over_n)
         for _ in range(draws if n < total else 1):
-            subset = features[torch.randperm(total, generator=generator)[:n].to(features.device)]
+            if y is None:
+                rows = torch.randperm(total, generator=generator)[:n]
+            else:
+                rows = next(part_indices(y, in_shares(y, n), int(torch.randint(2**31, (), generator=generator))))
+            subset = features[rows.to(features.device)]
             inverse.append([1.0, 1 / n])
             distances.append(frechet_distance(subset, reference))
     design, wanted = torch.tensor(inverse).double(), torch.tensor(distances).double()
@@ -555,13 +590,18 @@ def feature_distance(extractor: Extractor, x: Tensor, y: Tensor, reference: Data
     """Fréchet distance between samples x (N, C, H, W) in [-1, 1] and all images of one split, in another network's features.
 
     y: the classes (N,) that were asked for. reference: that split, named in the answer; other: the second split, of which N
-    images of these classes (or as many as there are, in their shares) give the floor. With Inception's features and 50,000 samples this is the FID (Heusel et al. 2017). With fewer samples
-    than features a covariance is singular and the bias large: look at the floor.
+    images of these classes (or as many as there are, in their shares) give the floor. With Inception's features and 50,000
+    samples this is the FID (Heusel et al. 2017). With fewer samples than features a covariance is singular and the bias
+    large: look at the floor. Raises ValueError where the other split has not two such images.
     """
+    check_classes(y, len(x))
+    classes = 1 + int(max(y.max(), other.labels.max()))
+    wanted, there = (torch.bincount(labels, minlength=classes) for labels in (y, other.labels))
+    count = int(min(1.0, float((there / wanted)[wanted > 0].min())) * len(y))
+    if count < 2:
+        raise ValueError(f"the {other.split} split has too few images of the classes asked for to measure a floor")
+    held_out = extract(extractor, next(real_parts(other, in_shares(y, count))))
     real, features = extract(extractor, reference.images), extract(extractor, to_uint8(x))
-    wanted, there = (torch.bincount(labels, minlength=len(other.classes)) for labels in (y, other.labels))
-    enough = min(1.0, float((there / wanted)[wanted > 0].min()))
-    held_out = extract(extractor, next(real_parts(other, in_shares(y, int(enough * len(y))))))
     return {
         "reference": reference.split,
         "reference_images": len(reference),

@@ -99,7 +99,7 @@ def complaint(capsys, arguments):
         (["--save-every", "30"], "multiple of log_every = 20, got 30"),
         (["--samples", "5"], "--samples must be at least 10, or 0 for none, got 5"),
         (["--samples", "-1"], "--samples must be at least 10, or 0 for none, got -1"),
-        (["--samples", "65"], "--samples must be at most 64, the real images, got 65"),
+        (["--samples", "65"], "65 samples need 7 real images of class 4 beside them, of which there are 6"),
     ],
 )
 def test_mistakes_in_training(capsys, tmp_path, options, message):

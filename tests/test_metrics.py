@@ -131,10 +131,48 @@ def test_the_spread_of_asked_for_classes_is_that_within_them():
 
 
 def test_more_images_than_there_are_real_ones():
-    with pytest.raises(ValueError, match="51 samples need as many real images beside them, got 50"):
+    with pytest.raises(ValueError, match="51 samples need 1 or more, and as many real images, of which there are 50"):
         list(metrics.real_parts(dataset(50, "train", 0), 51))
-    with pytest.raises(ValueError, match="18 samples need .* and as many of each class, got 50"):
+    with pytest.raises(
+        ValueError, match="18 samples need 18 real images of class 1 beside them, of which there are 17"
+    ):
         list(metrics.real_parts(dataset(50, "train", 0), torch.ones(18, dtype=torch.int64)))  # there are 17
+
+
+@pytest.mark.parametrize(
+    "asked", [0, -5, torch.tensor([]), torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([-1]), [1]]
+)
+def test_what_nobody_can_ask_for(asked):
+    with pytest.raises(ValueError, match="need 1 or more|need classes"):
+        list(metrics.real_parts(dataset(50, "train", 0), asked))
+
+
+def test_mistakes_with_shares_and_classes():
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        metrics.in_shares(torch.tensor([0, 1]), 0)
+    with pytest.raises(ValueError, match=r"need classes, whole numbers \(N,\), got torch.int64 \[0\]"):
+        metrics.in_shares(torch.tensor([], dtype=torch.int64), 3)
+    assert metrics.in_shares(torch.tensor([1, 0], dtype=torch.uint8), 4).tolist() == [0, 1, 0, 1]
+    x = normal(20, 3)
+    with pytest.raises(ValueError, match="need classes from 0 on for 20 images, got 19 from 0 on"):
+        metrics.frechet_spread(x, x, torch.zeros(19, dtype=torch.int64))
+    assert (
+        metrics.frechet_spread(x, x, torch.arange(20)) == metrics.frechet_spread(x, x) > 0.01
+    )  # one of each: no spread
+
+
+def test_the_limit_of_asked_for_classes_takes_them_in_their_shares():
+    places, y = 6 * normal(10, 3), torch.arange(500) % 10
+    reference = places.repeat(400, 1) + normal(4000, 3)
+    limits = []
+    for seed in range(20):
+        x = places[y] + torch.randn(500, 3, generator=torch.Generator().manual_seed(seed))
+        g = torch.Generator().manual_seed(seed)
+        limits.append([metrics.frechet_limit(x, reference, generator=g, y=c)[0] for c in (y, None)])
+    within, plain = torch.tensor(limits).T
+    error = within.std() / 20**0.5
+    assert abs(within.mean()) < 4 * error + 0.002  # 0 but for the reference's chance, (tr C + ...) / 4000 = 0.0015
+    assert plain.mean() < -0.05  # no distance is negative
 
 
 def test_labels_in_the_shares_of_others():
@@ -175,7 +213,8 @@ def test_the_whole_measurement():
     assert result["floor_error"] == pytest.approx(torch.tensor(floors).std().item(), rel=1e-5)
     assert result["floor_parts"] == len(floors) == 33 // torch.bincount(y).max() > 1
     assert result["ratio"] == pytest.approx(result["frechet"] / result["floor"])
-    assert 0 < result["frechet_error"] < result["frechet"] * 2
+    assert result["frechet_error"] == metrics.frechet_spread(features, reference, y)
+    assert result["frechet_error"] != metrics.frechet_spread(features, reference)
 
 
 def test_floors_belong_to_a_number_of_images():
@@ -568,9 +607,15 @@ def test_feature_distance_is_that_of_the_split_it_names(eye):
         assert found["frechet"] == pytest.approx(metrics.frechet_distance(drawn, features[reference.split]))
         held_out = Eye()(next(metrics.real_parts(other, y)), return_features=True)
         assert found["floor"] == pytest.approx(metrics.frechet_distance(held_out, features[reference.split]))
-        assert (found["samples"], found["floor_images"]) == (20, 20) and found["frechet_error"] > 0
+        assert (found["samples"], found["floor_images"]) == (20, 20)
+        assert found["frechet_error"] == metrics.frechet_spread(drawn, features[reference.split], y)
+        assert found["frechet_error"] != metrics.frechet_spread(drawn, features[reference.split])
     many, shares = to_float(train.images), torch.tensor(40 * [0] + 20 * [1])
     found = metrics.feature_distance(eye, many, shares, train, test)
+    alike = Eye()(next(metrics.real_parts(test, metrics.in_shares(shares, 22))), return_features=True)
+    assert found["floor"] == pytest.approx(metrics.frechet_distance(alike, features["train"]))
+    with pytest.raises(ValueError, match="test split has too few images of the classes asked for to measure a floor"):
+        metrics.feature_distance(eye, many, shares + 1, train, test)
     assert found["floor_images"] == 22  # two thirds of them of the first class, of which the test split holds 15
 
 
