@@ -489,7 +489,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.exists():
         return {"floors": {}, "rows": []}, {}
     pictures, table = path.with_suffix(".npz"), json.loads(path.read_text())
-    if any(row["conditional"] for row in table["rows"]) and not any(k.endswith("-classes") for k in table["floors"]):
+    if any(PEERS[row["peer"]].classes for row in table["rows"]) and not any(
+        k.endswith("-classes") for k in table["floors"]
+    ):
         raise SystemExit(f"{path} is of an earlier version, which had other floors; remove it or give another --out")
     return table, dict(np.load(pictures)) if pictures.exists() else {}
 

@@ -407,6 +407,10 @@ def test_peers_go_on_where_they_were_stopped_and_missing_ones_are_named(tmp_path
     # measured once for a network that knows classes, and once for one that does not
     assert [floors for *_, floors in asked] == [None, None, {"floor": 0.5}, {"floor": 0.5}]
     assert len(np.load(tmp_path / "peers.npz").files) == 4
+    old = {"floors": {"mnist-1000": {"floor": 0.5}}, "rows": [{"peer": "diffusion_edu", "device": "cpu"}]}
+    (tmp_path / "peers.json").write_text(json.dumps(old))
+    with pytest.raises(SystemExit, match="is of an earlier version, which had other floors"):
+        peers_training.main([*options, "diffusers"])
 
 
 def test_what_is_not_installed_is_said_with_the_remedy(monkeypatch):

@@ -513,6 +513,8 @@ def test_mistakes_with_what_was_drawn_elsewhere(capsys, model, tmp_path):
     for change in ({"images": kept["images"][:9], "labels": kept["labels"][:9]}, {"labels": kept["labels"][1:]}):
         checkpoints.write_arrays(file, **(kept | change))
         assert "needs at least 10 images, uint8 (N, 1, 28, 28), got" in complaint(capsys, [*arguments, file])
+    checkpoints.write_arrays(file, **(kept | {"labels": kept["labels"] - 1}))
+    assert "labels must lie in 0 ... 9, got -1 to 8" in complaint(capsys, [*arguments, file])
     file.write_bytes(content)
     manifest = checkpoints.read_manifest(model)
     checkpoints.write_json(model / "manifest.json", manifest | {"sha256": 64 * "0"})
