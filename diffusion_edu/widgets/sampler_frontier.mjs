@@ -5,7 +5,7 @@ import { make, makeLegend, makeRadios, makeSlider, makeWidget, makeWords, whole 
 
 // ---- mathematics ------------------------------------------------------------------------------------
 
-export const [SIDE, CLEAR] = [28, 2];
+export const [SIDE, CLEAR] = [28, 3];
 
 /** The place in `cells` of the sampler's cell with the nearest number of evaluations, and of two the smaller. */
 export function placeOf(cells, sampler, evaluations) {

@@ -31,7 +31,7 @@ NAMES = {
     "analytic": "Analytic-DPM",
     "predictor-corrector": "predictor-corrector",
 }
-CLEAR = 2.0  # combined standard errors from which on a difference counts
+CLEAR = 3.0  # combined standard errors from which on a difference counts: the best is picked from many
 
 
 def load_frontier(file: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
