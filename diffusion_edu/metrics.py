@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_edu.data import Dataset, to_float, to_uint8
+from diffusion_edu.denoisers import check_labels
 from diffusion_edu.likelihood import bits_per_dim
 from diffusion_edu.networks import VAE, Classifier
 from diffusion_edu.process import check_floating, normal_like
@@ -52,7 +53,7 @@ def frechet_spread(features: Tensor, reference: Tensor, y: Tensor | None = None)
     """
     n, g = len(features), torch.Generator().manual_seed(0)
     if y is not None:
-        check_classes(y, n)
+        check_classes(y, features)
         y = None if (torch.bincount(y) == 1).any() else y
     order = torch.arange(n) if y is None else y.argsort(stable=True)  # the rows of a class side by side
     sizes = torch.tensor([n]) if y is None else torch.bincount(y)
@@ -89,15 +90,11 @@ def judge(classifier: nn.Module, images: Tensor, batch: int = 500) -> tuple[Tens
     return features, classes
 
 
-def check_classes(y: Tensor, n: int | None = None) -> None:
-    """Raise ValueError unless `y` holds classes, whole numbers from 0 on, for one or more images, or for n of them."""
-    size = "N" if n is None else n
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool or y.ndim != 1 or len(y) < 1:
-        raise ValueError(
-            f"need classes, whole numbers ({size},), got {getattr(y, 'dtype', y)} {list(getattr(y, 'shape', []))}"
-        )
-    if n not in (None, len(y)) or int(y.min()) < 0:
-        raise ValueError(f"need classes from 0 on for {size} images, got {len(y)} from {int(y.min())} on")
+def check_classes(y: Tensor, x: Tensor | None = None) -> None:
+    """Raise ValueError unless `y` holds classes, whole numbers from 0 on: of each row of x, or of one image or more."""
+    check_labels(y, y if x is None else x, None)
+    if len(y) < 1 or int(y.min()) < 0:
+        raise ValueError(f"need classes from 0 on, of one image or more, got {y[:10].tolist()}")
 
 
 def turns(labels: Tensor) -> Tensor:
@@ -594,7 +591,7 @@ def feature_distance(extractor: Extractor, x: Tensor, y: Tensor, reference: Data
     samples this is the FID (Heusel et al. 2017). With fewer samples than features a covariance is singular and the bias
     large: look at the floor. Raises ValueError where the other split has not two such images.
     """
-    check_classes(y, len(x))
+    check_classes(y, x)
     classes = 1 + int(max(y.max(), other.labels.max()))
     wanted, there = (torch.bincount(labels, minlength=classes) for labels in (y, other.labels))
     count = int(min(1.0, float((there / wanted)[wanted > 0].min())) * len(y))
